@@ -1,0 +1,158 @@
+/**
+ * Owns one simulated machine with a store: its clock, and the device or the client of an object store
+ * that outlives it. Power is cut, and comes back; what a test opens next is what the cut left.
+ */
+import type { Clock } from '../src/env/clock.js';
+import type { Device } from '../src/env/device.js';
+import { MemoryDevice } from '../src/env/memory-device.js';
+import { MemoryObjectStore } from '../src/env/memory-object-store.js';
+import type { Random } from '../src/env/random.js';
+import { seededRandom } from '../src/env/seeded-random.js';
+import type { StoreSource } from '../src/main/open-store.js';
+import { SimulatedDevice } from './world/simulated-device.js';
+import { type ObjectFaultRates, SimulatedObjectStore } from './world/simulated-object-store.js';
+import type { MachineClock, VirtualClock } from './world/virtual-clock.js';
+
+export type MediumKind = 'in-place' | 'object-log';
+export const MEDIUM_KINDS: readonly MediumKind[] = ['in-place', 'object-log'];
+
+const PREFIX = 'store';
+
+export interface MachineOptions {
+  readonly world: VirtualClock;
+  readonly medium: MediumKind;
+  readonly seed: number;
+  readonly sizeBytes: number;
+  /** A device that does not keep its word, to see that the model finds out. */
+  readonly disguise?: ((device: SimulatedDevice) => Device) | undefined;
+  readonly faultRates?: ObjectFaultRates;
+}
+
+export interface Machine {
+  readonly medium: MediumKind;
+  readonly clock: Clock;
+  readonly source: StoreSource;
+  /** Writes, syncs or puts so far: the points of `cutAtCall`. */
+  readonly callsIssued: number;
+  /** Faults that may make a call fail although nobody asked for it. */
+  readonly faultsSeen: number;
+  /** Power fails in the call of this number; `onCut` is called a moment later. */
+  cutAtCall(number: number, onCut: () => void): void;
+  /** A write, or a sync, `ahead` calls from now fails; false if the medium knows no such fault. */
+  failCall(ahead: number, kind: 'write' | 'sync'): boolean;
+  powerOff(): void;
+  /** Power is back, if it was cut; else the same medium, opened once more after a close. */
+  next(): Machine;
+  /** An independent copy of what is durable, without latencies. */
+  duplicate(): StoreSource;
+}
+
+export function newMachine(options: MachineOptions): Machine {
+  const random = seededRandom(options.seed);
+  if (options.medium === 'in-place') {
+    const { world, sizeBytes } = options;
+    const device = new SimulatedDevice({ clock: world, random, sizeBytes, name: 'sim-device' });
+    return new DeviceMachine(options, device);
+  }
+  const objects = new SimulatedObjectStore({ clock: options.world, random, name: 'sim-bucket' });
+  objects.faultRates = options.faultRates ?? {};
+  return new ObjectMachine(options, objects, random);
+}
+
+class DeviceMachine implements Machine {
+  readonly medium = 'in-place';
+  readonly clock: MachineClock;
+  readonly source: StoreSource;
+  readonly #options: MachineOptions;
+  readonly #device: SimulatedDevice;
+
+  constructor(options: MachineOptions, device: SimulatedDevice) {
+    this.#options = options;
+    this.#device = device;
+    this.clock = options.world.machine();
+    this.source = { kind: 'device', device: options.disguise?.(device) ?? device };
+  }
+
+  get callsIssued(): number {
+    return this.#device.writesIssued;
+  }
+
+  get faultsSeen(): number {
+    const { failedWrites, failedSyncs, failedReads } = this.#device.counts;
+    return failedWrites + failedSyncs + failedReads;
+  }
+
+  cutAtCall(number: number, onCut: () => void): void {
+    this.#device.cutAtWrite(number, onCut);
+  }
+
+  failCall(ahead: number, kind: 'write' | 'sync'): boolean {
+    if (kind === 'write') this.#device.failWriteAt(this.#device.dataWritesIssued + ahead);
+    else this.#device.failSyncAt(this.#device.syncsIssued + ahead);
+    return true;
+  }
+
+  powerOff(): void {
+    this.clock.powerOff();
+    this.#device.powerOff();
+  }
+
+  next(): Machine {
+    const device = this.#device.isOn ? this.#device.reopen() : this.#device.cutPower();
+    return new DeviceMachine(this.#options, device);
+  }
+
+  duplicate(): StoreSource {
+    const { sizeBytes, name } = this.#device;
+    const bytes = this.#device.durableImage();
+    return { kind: 'device', device: new MemoryDevice({ sizeBytes, name, bytes }) };
+  }
+}
+
+class ObjectMachine implements Machine {
+  readonly medium = 'object-log';
+  readonly clock: MachineClock;
+  readonly source: StoreSource;
+  readonly #options: MachineOptions;
+  readonly #objects: SimulatedObjectStore;
+  readonly #random: Random;
+
+  constructor(options: MachineOptions, objects: SimulatedObjectStore, random: Random) {
+    this.#options = options;
+    this.#objects = objects;
+    this.#random = random;
+    this.clock = options.world.machine();
+    this.source = { kind: 'objects', objects, prefix: PREFIX };
+  }
+
+  get callsIssued(): number {
+    return this.#objects.putsIssued;
+  }
+
+  get faultsSeen(): number {
+    return this.#objects.counts.failedGets + this.#objects.counts.failedDeletes;
+  }
+
+  cutAtCall(number: number, onCut: () => void): void {
+    this.#objects.cutAtPut(number, onCut);
+  }
+
+  failCall(): boolean {
+    return false;
+  }
+
+  powerOff(): void {
+    this.clock.powerOff();
+    this.#objects.powerOff();
+  }
+
+  next(): Machine {
+    const objects = this.#objects.isOn ? this.#objects.anotherClient() : this.#objects.cutClient();
+    return new ObjectMachine(this.#options, objects, this.#random);
+  }
+
+  duplicate(): StoreSource {
+    const objects = new MemoryObjectStore({ objects: this.#objects.objects.clone() });
+    return { kind: 'objects', objects, prefix: PREFIX };
+  }
+}

@@ -1,0 +1,330 @@
+/**
+ * Owns the naive model of a store: which vdisks and snapshots there are, and what was promised about
+ * them.
+ *
+ * 1. An act that was answered is there, wholly, whatever happens later. One that was not may be there
+ *    or not: the first look after a recovery says which, and from then on it is so.
+ * 2. After a recovery every sector of everything is compared; what was read is what the model holds
+ *    from then on, and it is durable.
+ */
+import { SECTOR_BYTES } from '../../src/base/units.js';
+import type { VdiskInfo } from '../../src/main/store.js';
+import type { Contents } from '../content.js';
+import { ModelDisk, type ModelParts, type Moments } from './disk.js';
+import { Layer } from './layer.js';
+import { Violation } from './violation.js';
+
+/** What `list` of a store says, by name. */
+export type Listing = ReadonlyMap<string, VdiskInfo>;
+
+/** An administrative act under way. */
+export interface ActUnderWay {
+  readonly what: string;
+  /** After a recovery: did it happen? */
+  isThere(listing: Listing): boolean;
+  apply(): void;
+  /** It did not happen, and will not. */
+  undo?(): void;
+}
+
+export class Model {
+  readonly contents: Contents;
+  readonly moments: Moments;
+  readonly #disks = new Set<ModelDisk>();
+  readonly #acts = new Set<ActUnderWay>();
+  /** Layers of what was deleted that a job may not have seen to yet. */
+  readonly #deleted: Layer[] = [];
+  #lastId = 0;
+
+  constructor(parts: ModelParts) {
+    this.contents = parts.contents;
+    this.moments = parts.moments;
+  }
+
+  get disks(): ModelDisk[] {
+    return [...this.#disks];
+  }
+
+  get actsUnderWay(): number {
+    return this.#acts.size;
+  }
+
+  vdisks(): ModelDisk[] {
+    return this.disks.filter((disk) => disk.kind === 'vdisk');
+  }
+
+  snapshots(): ModelDisk[] {
+    return this.disks.filter((disk) => disk.kind === 'snapshot');
+  }
+
+  snapshotsOf(vdisk: ModelDisk): ModelDisk[] {
+    return this.disks.filter((disk) => disk.of === vdisk);
+  }
+
+  /** Disks whose layer is a later state of this one's, with no other named one in between. */
+  holdersOf(disk: ModelDisk): ModelDisk[] {
+    return this.disks.filter((other) => {
+      let layer = other.layer.below;
+      while (layer?.isNameless === true) layer = layer.below;
+      return layer === disk.layer;
+    });
+  }
+
+  // -- acts
+
+  beginCreate(name: string, sizeBytes: number): ActUnderWay {
+    const make = (): void => this.#add('vdisk', name, sizeBytes, new Layer());
+    return this.#begin(`create ${name}`, (list) => list.has(name), make);
+  }
+
+  beginClone(source: ModelDisk, name: string): ActUnderWay {
+    const make = (): void => {
+      const layer = new Layer();
+      layer.backing = source.layer;
+      layer.below = source.layer;
+      layer.limitSector = source.sizeBytes / SECTOR_BYTES;
+      this.#add('vdisk', name, source.sizeBytes, layer);
+    };
+    return this.#begin(`clone ${source.name} ${name}`, (list) => list.has(name), make);
+  }
+
+  beginSnapshot(items: readonly { readonly disk: ModelDisk; readonly name: string }[]): ActUnderWay {
+    const made = items.map(({ disk, name }) => {
+      const sizeBytes = disk.sizeBytes;
+      return { disk, name, sizeBytes, past: disk.beginSnapshot() };
+    });
+    const names = items.map(({ disk, name }) => `${disk.name}@${name}`);
+    const isThere = (list: Listing): boolean => {
+      const count = names.filter((name) => list.has(name)).length;
+      if (count !== 0 && count !== names.length) {
+        throw new Violation(`snapshots asked for together: ${count} of ${names.join(', ')} are there`);
+      }
+      return count > 0;
+    };
+    const apply = (): void => {
+      for (const { disk, name, sizeBytes, past } of made) {
+        disk.endSnapshot();
+        this.#add('snapshot', name, sizeBytes, past, disk);
+      }
+    };
+    const undo = (): void => {
+      for (const { disk, past } of made) {
+        disk.endSnapshot();
+        past.isNameless = true;
+      }
+    };
+    return this.#begin(`snapshot ${names.join(' ')}`, isThere, apply, undo);
+  }
+
+  beginRename(disk: ModelDisk, newName: string): ActUnderWay {
+    const oldName = disk.name;
+    const isThere = (list: Listing): boolean => {
+      if (list.has(oldName) === list.has(newName)) {
+        throw new Violation(`renamed ${oldName} to ${newName}: one of the names is there, not both`);
+      }
+      return list.has(newName);
+    };
+    const apply = (): void => {
+      disk.ownName = newName.slice(newName.indexOf('@') + 1);
+    };
+    return this.#begin(`rename ${oldName} ${newName}`, isThere, apply);
+  }
+
+  beginResize(disk: ModelDisk, sizeBytes: number): ActUnderWay {
+    const isThere = (list: Listing): boolean => list.get(disk.name)?.sizeBytes === sizeBytes;
+    const apply = (): void => disk.resize(sizeBytes);
+    return this.#begin(`resize ${disk.name} ${sizeBytes}`, isThere, apply);
+  }
+
+  beginDelete(disk: ModelDisk): ActUnderWay {
+    const apply = (): void => {
+      disk.isGone = true;
+      disk.layer.isNameless = true;
+      this.#deleted.push(disk.layer);
+      this.#disks.delete(disk);
+    };
+    return this.#begin(`delete ${disk.name}`, (list) => !list.has(disk.name), apply);
+  }
+
+  #begin(
+    what: string,
+    isThere: (listing: Listing) => boolean,
+    apply: () => void,
+    undo?: () => void,
+  ): ActUnderWay {
+    const act = undo === undefined ? { what, isThere, apply } : { what, isThere, apply, undo };
+    this.#acts.add(act);
+    return act;
+  }
+
+  endAct(act: ActUnderWay, outcome: 'done' | 'failed' | 'lost'): void {
+    if (outcome === 'lost') return;
+    this.#acts.delete(act);
+    if (outcome === 'done') act.apply();
+    else act.undo?.();
+  }
+
+  #add(
+    kind: 'vdisk' | 'snapshot',
+    name: string,
+    sizeBytes: number,
+    layer: Layer,
+    of?: ModelDisk,
+  ): void {
+    const disk = new ModelDisk(this, { id: ++this.#lastId, kind, name, sizeBytes, layer });
+    disk.of = of;
+    this.#disks.add(disk);
+  }
+
+  find(name: string): ModelDisk | undefined {
+    return this.disks.find((disk) => disk.name === name);
+  }
+
+  // -- durability
+
+  /** A consistency point that was asked for at this moment is done. */
+  settleAll(calledAt: number): void {
+    const layers = new Set<Layer>();
+    for (const disk of this.#disks) for (const layer of disk.layer.lineage()) layers.add(layer);
+    for (const layer of layers) if (layer.unsettledCount > 0) layer.settle(calledAt);
+  }
+
+  // -- after an open
+
+  /** Says of each act that was not answered whether it happened. */
+  resolveActs(listing: Listing): string[] {
+    const happened: string[] = [];
+    for (const act of [...this.#acts]) {
+      this.#acts.delete(act);
+      if (act.isThere(listing)) {
+        happened.push(act.what);
+        act.apply();
+      } else act.undo?.();
+    }
+    return happened;
+  }
+
+  /** With no act under way: the store has exactly these vdisks and snapshots. */
+  checkListing(listing: Listing): void {
+    for (const disk of this.#disks) this.checkInfo(disk, listing.get(disk.name));
+    if (listing.size === this.#disks.size) return;
+    const extra = [...listing.keys()].filter((name) => this.find(name) === undefined);
+    throw new Violation(`nobody made ${extra.join(', ')}, or they were deleted`);
+  }
+
+  checkInfo(disk: ModelDisk, info: VdiskInfo | undefined): void {
+    if (info === undefined) throw new Violation(`${disk.name} is not there any more`);
+    if (info.kind !== disk.kind) throw new Violation(`${disk.name} has become a ${info.kind}`);
+    if (info.sizeBytes !== disk.sizeBytes) {
+      throw new Violation(`${disk.name} has ${info.sizeBytes} bytes, not ${disk.sizeBytes}`);
+    }
+    this.#checkBacking(disk, info);
+  }
+
+  #checkBacking(disk: ModelDisk, info: VdiskInfo): void {
+    const allowed = this.#backingNames(disk);
+    if (allowed.has(info.backing)) return;
+    const names = [...allowed].map((name) => name ?? 'nothing').join(', ');
+    throw new Violation(`${disk.name} reads through ${info.backing ?? 'nothing'}; allowed: ${names}`);
+  }
+
+  /** What may be said of a disk's backing store: a merge or a split may end at any time. */
+  #backingNames(disk: ModelDisk): Set<string | undefined> {
+    const names = new Set<string | undefined>();
+    let layer = disk.layer.below;
+    while (layer?.isNameless === true) {
+      names.add('');
+      layer = layer.below;
+    }
+    const owner = this.disks.find((other) => other.layer === layer);
+    names.add(owner?.name);
+    const root = disk.of ?? disk;
+    const isOwn = owner !== undefined && (owner.of ?? owner) === root;
+    if (!isOwn && root.splitMode !== undefined) names.add(undefined);
+    return names;
+  }
+
+  // -- splits
+
+  /** The layer of the disk's own lineage that hangs on a foreign backing store, if one does. */
+  foreignBacking(disk: ModelDisk): { readonly own: Layer; readonly below: Layer } | undefined {
+    const root = disk.of ?? disk;
+    let own = disk.layer;
+    for (let below = own.below; below !== undefined; below = below.below) {
+      const owner = this.disks.find((other) => other.layer === below);
+      if (owner !== undefined && (owner.of ?? owner) !== root) break;
+      if (owner !== undefined) own = below;
+    }
+    return own.below === undefined ? undefined : { own, below: own.below };
+  }
+
+  /** True if a split may have taken `disk` away from `backing`. */
+  maySplitAt(disk: ModelDisk, backing: ModelDisk): boolean {
+    for (let at: ModelDisk | undefined = disk; at !== undefined; ) {
+      const root: ModelDisk = at.of ?? at;
+      if (root === (backing.of ?? backing)) return false;
+      if (root.splitMode !== undefined) return true;
+      const link = this.foreignBacking(at);
+      let layer = link?.below;
+      while (layer?.isNameless === true) layer = layer.below;
+      at = this.disks.find((other) => other.layer === layer);
+    }
+    return false;
+  }
+
+  /** A split of this vdisk has ended: it stands alone. */
+  endSplit(root: ModelDisk): void {
+    root.splitMode = undefined;
+    root.isSplitDurable = false;
+    const link = this.foreignBacking(root);
+    if (link !== undefined) link.own.below = undefined;
+  }
+
+  /** After a recovery: which splits go on, which have ended, which never began. */
+  resolveSplits(listing: Listing): void {
+    for (const root of this.vdisks()) {
+      if (root.splitMode === undefined) continue;
+      if (listing.get(root.name)?.split !== undefined) {
+        root.isSplitDurable = true;
+        continue;
+      }
+      const link = this.foreignBacking(root);
+      const bottom = this.disks.find((disk) => disk.layer === link?.own);
+      if (bottom === undefined || listing.get(bottom.name)?.backing === undefined) {
+        this.endSplit(root);
+      } else if (root.isSplitDurable) {
+        throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
+      } else root.splitMode = undefined;
+    }
+  }
+
+  // -- deletes
+
+  /** If the disk cannot be deleted: certainly, or perhaps, since a job may have let go of it. */
+  mustStay(disk: ModelDisk): 'certainly' | 'perhaps' | undefined {
+    if (this.snapshotsOf(disk).length > 0) return 'certainly';
+    const holders = this.holdersOf(disk);
+    const certain = holders.filter((other) => (other.of ?? other).splitMode === undefined);
+    if (certain.length > 1) return 'certainly';
+    if (holders.length > 1) return 'perhaps';
+    return this.#hasDeletedHolder(disk) ? 'perhaps' : undefined;
+  }
+
+  /** No background job is left over from what was deleted so far. */
+  noteIdle(deletedBefore: number): void {
+    this.#deleted.splice(0, deletedBefore);
+  }
+
+  get deletedCount(): number {
+    return this.#deleted.length;
+  }
+
+  /** A deleted disk over this one may hold it until a background job has seen to it. */
+  #hasDeletedHolder(disk: ModelDisk): boolean {
+    return this.#deleted.some((layer) => {
+      let below = layer.below;
+      while (below?.isNameless === true) below = below.below;
+      return below === disk.layer;
+    });
+  }
+}

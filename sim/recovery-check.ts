@@ -1,0 +1,105 @@
+/**
+ * Compares a store that was just opened with the model, sector by sector; what was read is what the
+ * model goes on with.
+ */
+import { isStoreError } from '../src/base/store-error.js';
+import { MIB, SECTOR_BYTES } from '../src/base/units.js';
+import type { Store } from '../src/main/store.js';
+import { checkStatus } from './acts/io.js';
+import type { RunParts } from './life.js';
+import type { ModelDisk } from './model/disk.js';
+import { AFTER_CUT, CHUNK_SECTORS } from './model/layer.js';
+import { Violation } from './model/violation.js';
+
+/** Vdisks up to this size are read whole; of larger ones what was ever touched, and a few samples. */
+const WHOLE_BYTES_MAX = 8 * MIB;
+const READ_BYTES_MAX = MIB;
+const CHUNK_BYTES = CHUNK_SECTORS * SECTOR_BYTES;
+
+export async function checkRecovered(
+  store: Store,
+  parts: RunParts,
+  after: 'cut' | 'close',
+): Promise<void> {
+  const { model, digest } = parts;
+  const listing = new Map(store.list().map((info) => [info.name, info]));
+  const happened = model.resolveActs(listing);
+  parts.trace?.(`  under way at the end, and there: ${happened.join('; ') || 'nothing'}`);
+  model.resolveSplits(listing);
+  model.checkListing(listing);
+  digest.add('recovered', listing.size, happened.length);
+  const before = after === 'cut' ? AFTER_CUT : model.moments.next();
+  // From the bottom up: what reads through a layer is compared with what was read of that.
+  const disks = model.disks.sort((a, b) => depthOf(a) - depthOf(b));
+  for (const disk of disks) await checkDisk(store, parts, disk, before);
+}
+
+function depthOf(disk: ModelDisk): number {
+  return [...disk.layer.lineage()].length;
+}
+
+async function checkDisk(
+  store: Store,
+  parts: RunParts,
+  disk: ModelDisk,
+  before: number,
+): Promise<void> {
+  const target = store.vdisk(disk.name);
+  const chunks = new Map<number, Int32Array>();
+  const adopt = (sector: number, stamp: number): void => {
+    const chunk = Math.floor(sector / CHUNK_SECTORS);
+    let stamps = chunks.get(chunk);
+    if (stamps === undefined) {
+      stamps = new Int32Array(CHUNK_SECTORS);
+      chunks.set(chunk, stamps);
+    }
+    stamps[sector % CHUNK_SECTORS] = stamp;
+  };
+  for (const [from, to] of rangesToRead(disk)) {
+    for (let at = from; at < to; at += READ_BYTES_MAX) {
+      const bytes = Buffer.allocUnsafe(Math.min(READ_BYTES_MAX, to - at));
+      await readAll(target, disk.name, at, bytes);
+      parts.digest.addBytes(bytes);
+      parts.coverage.totals.sectorsCompared += bytes.length / SECTOR_BYTES;
+      disk.checkRead(at, bytes, before, adopt);
+    }
+  }
+  const extents = await target.blockStatus(0, disk.sizeBytes);
+  checkStatus(disk, { offset: 0, length: disk.sizeBytes }, extents, before);
+  disk.writes.clear();
+  disk.endSnapshot();
+  disk.layer.adopt(chunks);
+}
+
+async function readAll(
+  target: { read(offset: number, into: Uint8Array): void | Promise<void> },
+  name: string,
+  offset: number,
+  bytes: Buffer,
+): Promise<void> {
+  try {
+    await target.read(offset, bytes);
+  } catch (error) {
+    if (!isStoreError(error, 'corrupt')) throw error;
+    throw new Violation(`${name} at byte ${offset}, after a recovery: ${error.message}`);
+  }
+}
+
+/** Byte ranges in order, without gaps where they touch. */
+function rangesToRead(disk: ModelDisk): [number, number][] {
+  const { sizeBytes } = disk;
+  if (sizeBytes <= WHOLE_BYTES_MAX) return [[0, sizeBytes]];
+  const chunks = disk.layer.chunks();
+  // Neighbours of what was written: a tree that grew wrongly shows there.
+  for (const chunk of [...chunks]) chunks.add(chunk + 1).add(chunk * 256);
+  const ranges: [number, number][] = [];
+  for (const chunk of [...chunks].sort((a, b) => a - b)) {
+    const from = chunk * CHUNK_BYTES;
+    const to = Math.min(sizeBytes, from + CHUNK_BYTES);
+    if (from >= to) continue;
+    const last = ranges.at(-1);
+    if (last?.[1] === from) last[1] = to;
+    else ranges.push([from, to]);
+  }
+  return ranges;
+}

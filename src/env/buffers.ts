@@ -1,0 +1,30 @@
+/** Lists of buffers, as devices and object stores take them. */
+
+/** Bytes of all buffers together. */
+export function totalBytes(buffers: readonly Uint8Array[]): number {
+  let total = 0;
+  for (const buffer of buffers) total += buffer.length;
+  return total;
+}
+
+/** A copy of all buffers in one, which nobody else holds. */
+export function joined(buffers: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(totalBytes(buffers));
+  let position = 0;
+  for (const buffer of buffers) {
+    all.set(buffer, position);
+    position += buffer.length;
+  }
+  return all;
+}
+
+/** The buffers without their first `skipBytes` bytes; no bytes are copied. */
+export function withoutFirst(buffers: readonly Uint8Array[], skipBytes: number): Uint8Array[] {
+  const rest: Uint8Array[] = [];
+  let skip = skipBytes;
+  for (const buffer of buffers) {
+    if (skip < buffer.length) rest.push(skip === 0 ? buffer : buffer.subarray(skip));
+    skip = Math.max(0, skip - buffer.length);
+  }
+  return rest;
+}

@@ -1,0 +1,13 @@
+/** What the package exports. */
+export { isStoreError, StoreError, type StoreErrorKind } from '../base/store-error.js';
+export { openFileDevice } from '../env/file-device.js';
+export { MemoryDevice } from '../env/memory-device.js';
+export { MemoryObjectStore } from '../env/memory-object-store.js';
+export {
+  type FormatOptions,
+  formatStore,
+  type OpenOptions,
+  openStore,
+  type StoreSource,
+} from './open-store.js';
+export type { SplitJob, Store, StoreStats, VdiskInfo } from './store.js';

@@ -1,0 +1,132 @@
+/** Formatting and opening stores: from a path, a device or an object store to a running Store. */
+import { StoreError } from '../base/store-error.js';
+import { GIB, MIB, TIB } from '../base/units.js';
+import type { Clock } from '../env/clock.js';
+import type { Device } from '../env/device.js';
+import { openFileDevice } from '../env/file-device.js';
+import { type LogSink, silentLog } from '../env/log-sink.js';
+import type { ObjectStore } from '../env/object-store.js';
+import type { Random } from '../env/random.js';
+import { seededRandom } from '../env/seeded-random.js';
+import { systemClock } from '../env/system-clock.js';
+import { fromHex } from '../layout/bytes.js';
+import { Engine } from '../store/engine.js';
+import { formatDevice, openDevice } from '../store/in-place/format.js';
+import type { Medium } from '../store/medium.js';
+import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
+import { loadRecords, replayLog } from '../store/recovery.js';
+import { RecordCollector } from '../vdisk/vdisk-table.js';
+import { entropySeed } from './entropy.js';
+import { Store } from './store.js';
+
+export type StoreSource =
+  | { readonly kind: 'device'; readonly device: Device }
+  | { readonly kind: 'objects'; readonly objects: ObjectStore; readonly prefix: string };
+
+export interface FormatOptions {
+  /** Size of the store; default: the whole device, or 1 TiB in an object store. */
+  readonly sizeBytes?: number;
+  /** In place: size of the log ring; default 1/64 of the store, from 4 MiB to 256 MiB. */
+  readonly logBytes?: number;
+  /** 32 hexadecimal digits; default random. */
+  readonly uuid?: string;
+  readonly random?: Random;
+  readonly clock?: Clock;
+}
+
+export interface OpenOptions {
+  /** Memory for buffers; default 256 MiB. */
+  readonly memoryBytes?: number;
+  /** Of these, dirty at most; default half. */
+  readonly dirtyBytesMax?: number;
+  /** Milliseconds from a change to the consistency point that holds it; default 5000. */
+  readonly cpIntervalMs?: number;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly log?: LogSink;
+}
+
+/**
+ * Makes a new, empty store. What was on the device is lost.
+ * @throws {StoreError} invalid (too small, too large), exists (object store), device
+ * Durable: on return
+ */
+export async function formatStore(source: StoreSource, options: FormatOptions = {}): Promise<void> {
+  const random = options.random ?? seededRandom(entropySeed());
+  const uuid = options.uuid === undefined ? nonceFrom(random)() : fromHex(options.uuid);
+  if (uuid === undefined) {
+    throw new StoreError('invalid', `"${options.uuid}" is no uuid: give 32 hexadecimal digits`);
+  }
+  const clock = options.clock ?? systemClock;
+  if (source.kind === 'device') {
+    const sizeBytes = options.sizeBytes ?? source.device.sizeBytes;
+    await formatDevice(source.device, { sizeBytes, logBytes: options.logBytes, uuid, clock });
+    return;
+  }
+  const sizeBytes = options.sizeBytes ?? TIB;
+  await formatObjectLog(source.objects, source.prefix, {
+    sizeBytes,
+    uuid,
+    nonce: nonceFrom(random),
+  });
+}
+
+/**
+ * Opens a store; after a crash everything that was flushed is there again.
+ *
+ * @param source  a device, an object store, or the path of a store file or block device
+ * @throws {StoreError} invalid (no store there), in-use (somebody has it open), corrupt, device
+ */
+export async function openStore(
+  source: StoreSource | string,
+  options: OpenOptions = {},
+): Promise<Store> {
+  if (typeof source !== 'string') return openSource(source, options);
+  const device = await openFileDevice(source);
+  try {
+    return await openSource({ kind: 'device', device }, options);
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+}
+
+async function openSource(source: StoreSource, options: OpenOptions): Promise<Store> {
+  const log = options.log ?? silentLog;
+  const random = options.random ?? seededRandom(entropySeed());
+  const medium: Medium =
+    source.kind === 'device'
+      ? await openDevice(source.device, log)
+      : await openObjectLog(source.objects, source.prefix, nonceFrom(random));
+  const memoryBytes = Math.max(MIB, Math.min(options.memoryBytes ?? 256 * MIB, 64 * GIB));
+  const wasClean = medium.fsinfo.clean;
+  const engine = new Engine(medium, {
+    memoryBytes,
+    dirtyBytesMax: Math.min(options.dirtyBytesMax ?? memoryBytes / 2, memoryBytes),
+    cpIntervalMs: options.cpIntervalMs ?? 5000,
+    clock: options.clock ?? systemClock,
+    log,
+  });
+  const records = new RecordCollector(engine);
+  await loadRecords(engine, records);
+  const report = await replayLog(engine, records);
+  if (!wasClean || report.batches > 0) {
+    log({
+      level: 'info',
+      event: 'store-recovered',
+      message: `${medium.name} was not closed: ${report.entries} log entries applied.`,
+      fields: { batches: report.batches, entries: report.entries, blocks: report.blocks },
+    });
+  }
+  // From here on the store is in use, and what recovery applied is in the tree.
+  await engine.consistencyPoint();
+  return new Store(engine, records.toTable(), random, { recovered: !wasClean });
+}
+
+function nonceFrom(random: Random): () => Uint8Array {
+  return () => {
+    const bytes = new Uint8Array(16);
+    random.fill(bytes);
+    return bytes;
+  };
+}

@@ -1,0 +1,229 @@
+/**
+ * The store as a program uses it: vdisks, snapshots, clones, splits. See README.md for an example.
+ *
+ * Names are `golden` for a vdisk and `golden@v1` for its snapshot. Acts (create, snapshot, clone,
+ * rename, resize, delete, split) are durable when their promise resolves.
+ */
+import { BLOCK_BYTES } from '../base/units.js';
+import type { Random } from '../env/random.js';
+import type { SplitMode } from '../layout/tree-record.js';
+import { SplitJobs, type SplitState } from '../split/split-jobs.js';
+import type { Engine } from '../store/engine.js';
+import { Acts, type SnapshotItem } from '../vdisk/acts.js';
+import { Background } from '../vdisk/background.js';
+import { type DiffExtent, diffTrees } from '../vdisk/diff.js';
+import { Reader } from '../vdisk/reader.js';
+import { Resolver } from '../vdisk/resolution.js';
+import { type ScanReport, scanTree } from '../vdisk/scan.js';
+import { Vdisk, type VdiskParts } from '../vdisk/vdisk.js';
+import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
+import { Writer } from '../vdisk/writer.js';
+
+export interface VdiskInfo {
+  readonly name: string;
+  readonly kind: 'vdisk' | 'snapshot';
+  readonly sizeBytes: number;
+  /** Snapshot that holes are read from, `golden@v1`; '' if that one was deleted and is merging. */
+  readonly backing: string | undefined;
+  /** Bytes of data that its own tree names. */
+  readonly mappedBytes: number;
+  /** Of these, the ones that another tree names too, as of the last consistency point. */
+  readonly sharedBytes: number;
+  readonly ownBytes: number;
+  readonly split: SplitState | undefined;
+  /** What reads through it directly. */
+  readonly holders: readonly string[];
+}
+
+export interface StoreStats {
+  readonly cpNumber: number;
+  readonly cpCount: number;
+  readonly cpBlocksWritten: number;
+  readonly logGroups: number;
+  readonly totalBytes: number;
+  readonly usedBytes: number;
+  readonly freeBytes: number;
+  readonly dirtyBuffers: number;
+  readonly memoryBytes: number;
+  readonly blocksRead: number;
+  readonly blocksHealed: number;
+  readonly splitsActive: number;
+  readonly splitsCompleted: number;
+  readonly splitBlocksFilled: number;
+  readonly splitBackingBlocksRead: number;
+  /** A consistency point is being written. */
+  readonly cpInProgress: boolean;
+  /** What the background job is at. */
+  readonly background: 'free' | 'merge' | undefined;
+  /** The store had not been closed when it was opened. */
+  readonly recovered: boolean;
+}
+
+/** A split under way. */
+export interface SplitJob {
+  /** Resolves when the clone stands alone, durably; rejects if the store stops or the clone goes. */
+  readonly done: Promise<void>;
+  /** Undefined when it is over. */
+  state(): SplitState | undefined;
+}
+
+export class Store {
+  readonly #engine: Engine;
+  readonly #table: VdiskTable;
+  readonly #parts: VdiskParts;
+  readonly #acts: Acts;
+  readonly #background: Background;
+  readonly #splits: SplitJobs;
+  readonly #recovered: boolean;
+
+  /** Use openStore. */
+  constructor(
+    engine: Engine,
+    table: VdiskTable,
+    random: Random,
+    facts: { readonly recovered: boolean },
+  ) {
+    const resolver = new Resolver(engine.trees, engine.options.memoryBytes);
+    const reader = new Reader(engine, resolver);
+    const writer = new Writer(engine, reader);
+    this.#engine = engine;
+    this.#table = table;
+    this.#parts = { engine, reader, writer };
+    this.#acts = new Acts(engine, table, writer, random);
+    this.#background = new Background(engine, resolver);
+    this.#splits = new SplitJobs({ engine, reader, resolver }, table, () => this.#background.wake());
+    this.#recovered = facts.recovered;
+    this.#splits.resumeAll();
+    this.#background.wake();
+  }
+
+  /** A new vdisk that reads as zeros. @throws {StoreError} exists, invalid, out-of-space */
+  async createVdisk(name: string, sizeBytes: number): Promise<Vdisk> {
+    return this.#toVdisk(await this.#acts.create(name, sizeBytes));
+  }
+
+  /** The vdisk, or the snapshot (read-only). @throws {StoreError} not-found */
+  vdisk(name: string): Vdisk {
+    return this.#toVdisk(this.#table.get(name));
+  }
+
+  #toVdisk(entry: VdiskEntry): Vdisk {
+    return new Vdisk(this.#parts, entry);
+  }
+
+  list(): VdiskInfo[] {
+    return this.#table.all().map((entry) => this.#infoOf(entry));
+  }
+
+  /** @throws {StoreError} not-found */
+  show(name: string): VdiskInfo {
+    return this.#infoOf(this.#table.get(name));
+  }
+
+  #infoOf(entry: VdiskEntry): VdiskInfo {
+    const { head } = entry;
+    const { backing } = head;
+    const target = this.#splits.targetOf(entry);
+    return {
+      name: entry.name,
+      kind: entry.record.kind,
+      sizeBytes: head.sizeBytes,
+      backing: backing === undefined ? undefined : (this.#table.byId(backing.ownerId)?.name ?? ''),
+      mappedBytes: head.mappedBlocks * BLOCK_BYTES,
+      sharedBytes: head.sharedBlocks * BLOCK_BYTES,
+      ownBytes: (head.mappedBlocks - head.sharedBlocks) * BLOCK_BYTES,
+      split: target === undefined ? undefined : this.#splits.stateOf(target),
+      holders: this.#acts.holdersOf(head),
+    };
+  }
+
+  /** Snapshots of one vdisk or of several, as of one moment. */
+  snapshot(items: readonly SnapshotItem[]): Promise<void> {
+    return this.#acts.snapshot(items);
+  }
+
+  /** A writable clone of a snapshot, at once. */
+  async clone(snapshot: string, name: string): Promise<Vdisk> {
+    return this.#toVdisk(await this.#acts.clone(snapshot, name));
+  }
+
+  rename(name: string, newName: string): Promise<void> {
+    return this.#acts.rename(name, newName);
+  }
+
+  resize(name: string, sizeBytes: number): Promise<void> {
+    return this.#acts.resize(name, sizeBytes);
+  }
+
+  /** Deletes a vdisk or snapshot; its space comes back in the background. @throws in-use */
+  async delete(name: string): Promise<void> {
+    await this.#acts.delete(name);
+    this.#background.wake();
+  }
+
+  /** Separates the vdisk from its backing store, in the background. @throws invalid, not-found */
+  async split(name: string, options: { readonly mode: SplitMode }): Promise<SplitJob> {
+    const tree = await this.#splits.start(this.#table.get(name), options.mode);
+    return { done: this.#splits.doneOf(tree), state: () => this.#splits.stateOf(tree) };
+  }
+
+  /**
+   * Extents that clients changed after `from` (undefined: since the beginning), up to `to`. Names of
+   * snapshots or vdisks; `from` must lie in the past of `to`.
+   */
+  diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent> {
+    const older = from === undefined ? undefined : this.#table.get(from);
+    const names: [string, string] = [from ?? '', to];
+    return diffTrees(this.#engine, older?.head, this.#table.get(to).head, names);
+  }
+
+  /** Exact figures, by a walk over level-1 blocks. */
+  async scan(name: string): Promise<ScanReport> {
+    const report = await scanTree(this.#engine, this.#parts.reader, this.#table.get(name).head);
+    this.#background.wake();
+    return report;
+  }
+
+  /** Makes everything durable in the tree; the log is empty afterwards. */
+  consistencyPoint(): Promise<void> {
+    return this.#engine.consistencyPoint();
+  }
+
+  /** Resolves when no background job is left to do; a paused split does not count. */
+  async idle(): Promise<void> {
+    do {
+      await this.#splits.idle();
+      await this.#background.idle();
+    } while (this.#splits.activeCount > 0 || !this.#background.isIdle);
+  }
+
+  stats(): StoreStats {
+    const { medium, pool, loader, stats } = this.#engine;
+    const { totalBlocks, usedBlocks, freeDataBlocks } = medium.space;
+    return {
+      cpNumber: medium.fsinfo.cpNumber,
+      ...stats,
+      totalBytes: totalBlocks * BLOCK_BYTES,
+      usedBytes: usedBlocks * BLOCK_BYTES,
+      freeBytes: freeDataBlocks * BLOCK_BYTES,
+      dirtyBuffers: pool.dirtyCount,
+      memoryBytes: pool.bytesAllocated,
+      blocksRead: loader.blocksRead,
+      blocksHealed: loader.blocksHealed,
+      splitsActive: this.#splits.activeCount,
+      splitsCompleted: this.#splits.counters.completed,
+      splitBlocksFilled: this.#splits.counters.blocksFilled,
+      splitBackingBlocksRead: this.#splits.counters.backingBlocksRead,
+      cpInProgress: this.#engine.frozenGeneration !== undefined,
+      background: this.#background.current,
+      recovered: this.#recovered,
+    };
+  }
+
+  /** Stops background jobs, makes everything durable, lets go of the device. */
+  async close(): Promise<void> {
+    await this.#splits.stop();
+    await this.#background.stop();
+    await this.#engine.close();
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * Filling the holes of one level-1 range.
+ *
+ * copy:  the backing store's blocks are loaded and dirtied without altering their content
+ *        (`fakeDirty`): the ordinary write allocator chooses new VBNs, sets their bits and writes them;
+ *        then each new pointer goes into the vdisk's field.
+ * share: the field gets the backing store's own pointer, and the reference file one more owner.
+ *
+ * 1. Whether the field still is a hole, without a dirty buffer, is asked in the same synchronous step
+ *    that puts the pointer there: a client's write always wins.
+ * 2. The backing store's own block is never freed here.
+ * 3. A block of zeros becomes a zero pointer: it takes no space, and it never reads through.
+ * 4. A block only partly below the read-through limit is copied, its rest zeros, in either mode.
+ * 5. What is put here has the filled flag: it is no change of the vdisk's content.
+ */
+import { crc32, isAllZero, ZERO_BLOCK_CRC } from '../base/checksum.js';
+import { isStoreError } from '../base/store-error.js';
+import { BLOCK_BYTES } from '../base/units.js';
+import type { BlockTag } from '../layout/log-record.js';
+import { FLAG_FILLED, POINTER_WORDS, putPointer, ZERO_VBN } from '../layout/pointer.js';
+import type { SplitMode } from '../layout/tree-record.js';
+import type { Tree } from '../store/tree.js';
+import type { BackingReads } from './backing-reads.js';
+import { type Hole, isHoleField, loadHoles, type SplitParts } from './special-load.js';
+
+export type FillOutcome =
+  | { readonly kind: 'filled'; readonly nextFbn: number; readonly blocks: number; readonly bad: number[] }
+  | { readonly kind: 'no-space' };
+
+/** A new pointer for a hole. */
+interface NewPointer {
+  readonly index: number;
+  readonly vbn: number;
+  readonly crc: number;
+  /** The block was placed for this; else it is shared or zero. */
+  readonly isPlaced: boolean;
+  /** Shared: the tree whose block it is. */
+  readonly ownerId: number;
+}
+
+/** Fills the holes of the level-1 range that begins at `fbn`. */
+export async function fillRange(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  mode: SplitMode,
+  reads: BackingReads,
+): Promise<FillOutcome> {
+  const { holes, nextFbn } = await loadHoles(parts, clone, fbn);
+  if (holes.length === 0) return { kind: 'filled', nextFbn, blocks: 0, bad: [] };
+  const pointers: NewPointer[] = [];
+  const copies: Hole[] = [];
+  for (const hole of holes) {
+    const isPlain = mode === 'share' && hole.buffer < 0 && hole.validBytes === BLOCK_BYTES;
+    // The checksum of a block of zeros tells where to look; only the bytes tell for sure.
+    if (isPlain && hole.crc !== ZERO_BLOCK_CRC) {
+      const { index, vbn, crc, ownerId } = hole;
+      pointers.push({ index, vbn, crc, ownerId, isPlaced: false });
+    } else {
+      copies.push(hole);
+    }
+  }
+  const loaded = await reads.load(parts, fbn, copies);
+  const bad = copies.filter((hole) => loaded.get(hole.index) === undefined);
+  if (!(await fakeDirty(parts, clone, fbn, copies, loaded, pointers))) return { kind: 'no-space' };
+  const blocks = await putPointers(parts, clone, fbn, pointers);
+  if (blocks === undefined) return { kind: 'no-space' };
+  return { kind: 'filled', nextFbn, blocks, bad: bad.map((hole) => fbn + hole.index) };
+}
+
+/** Dirties the loaded blocks without altering them: the write allocator places each anew. */
+async function fakeDirty(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  holes: readonly Hole[],
+  loaded: ReadonlyMap<number, Uint8Array>,
+  pointers: NewPointer[],
+): Promise<boolean> {
+  const { engine } = parts;
+  const blocks: Uint8Array[] = [];
+  const tags: BlockTag[] = [];
+  const indexes: number[] = [];
+  for (const hole of holes) {
+    const bytes = loaded.get(hole.index);
+    if (bytes === undefined) continue;
+    const isWhole = hole.validBytes === BLOCK_BYTES;
+    const content = isWhole ? bytes : maskedCopy(bytes, hole.validBytes);
+    if (isAllZero(content)) {
+      pointers.push({ index: hole.index, vbn: ZERO_VBN, crc: 0, ownerId: 0, isPlaced: false });
+      continue;
+    }
+    // The content is what its pointer's checksum confirmed: it is not summed again.
+    const crc = isWhole && hole.buffer < 0 ? hole.crc : crc32(content);
+    indexes.push(hole.index);
+    blocks.push(content);
+    tags.push({ treeId: clone.id, fbn: fbn + hole.index, level: 0, crc, kind: 'data' });
+  }
+  if (blocks.length === 0) return true;
+  const demand = { dataBlocks: blocks.length, metaBlocks: 2 * clone.height };
+  for (;;) {
+    engine.assertAlive();
+    if (!engine.medium.hasRoom(demand, 'client')) return false;
+    if (engine.medium.isReady('data', blocks.length)) break;
+    try {
+      await engine.medium.prepare('data', blocks.length);
+    } catch (error) {
+      if (isStoreError(error, 'out-of-space')) return false;
+      throw engine.fail(error);
+    }
+  }
+  const { vbns, written } = engine.medium.place('data', blocks, tags);
+  await written.catch((error: unknown) => {
+    throw engine.fail(error);
+  });
+  vbns.forEach((vbn, at) => {
+    const { crc } = tags[at] as BlockTag;
+    pointers.push({ index: indexes[at] as number, vbn, crc, ownerId: 0, isPlaced: true });
+  });
+  return true;
+}
+
+function maskedCopy(bytes: Uint8Array, validBytes: number): Uint8Array {
+  const copy = new Uint8Array(BLOCK_BYTES);
+  copy.set(bytes.subarray(0, validBytes));
+  return copy;
+}
+
+/**
+ * Puts the new pointers where holes still are, in one synchronous step.
+ * @returns the number of holes filled; undefined if there was no room for the indirect blocks
+ */
+async function putPointers(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  pointers: readonly NewPointer[],
+): Promise<number | undefined> {
+  const { engine } = parts;
+  const { trees, medium, pool } = engine;
+  let isDone = false;
+  try {
+    for (;;) {
+      engine.assertAlive();
+      if (clone.state === 'dying' || clone.backing === undefined) return 0;
+      pool.makeFree(2 * clone.height + 4);
+      const cost = trees.pathCost(clone, fbn, engine.generation.number);
+      if (cost < 0) {
+        await engine.loader.loadMeta(trees.missVbn, trees.missCrc);
+      } else if (!engine.hasBufferRoom) {
+        await engine.bufferRoom();
+      } else if (!medium.hasRoom({ dataBlocks: 0, metaBlocks: cost + 4 }, 'client')) {
+        return undefined;
+      } else {
+        isDone = true;
+        return putNow(parts, clone, fbn, pointers);
+      }
+    }
+  } finally {
+    if (!isDone) for (const each of pointers) if (each.isPlaced) medium.abandon(each.vbn, 'data');
+  }
+}
+
+function putNow(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  pointers: readonly NewPointer[],
+): number {
+  const { engine } = parts;
+  const { trees, medium, generation } = engine;
+  trees.dirtyPath(clone, fbn, generation);
+  const words = trees.fieldWords;
+  const start = trees.fieldAt;
+  let filled = 0;
+  for (const { index, vbn, crc, isPlaced, ownerId } of pointers) {
+    const at = start + index * POINTER_WORDS;
+    const isInside = (fbn + index) * BLOCK_BYTES < clone.readThroughLimitBytes;
+    // Loading let others run: ask again. From here to the pointer nothing awaits (rule 1).
+    if (!isInside || !isHoleField(words, at)) {
+      if (isPlaced) medium.abandon(vbn, 'data');
+      continue;
+    }
+    putPointer(words, at, vbn, crc, FLAG_FILLED);
+    filled++;
+    if (vbn === ZERO_VBN) continue;
+    clone.mappedBlocks++;
+    if (isPlaced) medium.adopt(vbn, 'data', generation);
+    else generation.shares.push({ vbn, ownerId, withId: clone.ownerOfBlocks });
+  }
+  engine.changed();
+  return filled;
+}

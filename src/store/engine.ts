@@ -1,0 +1,402 @@
+/**
+ * The engine: buffers, generations, consistency points and the log of one open store.
+ *
+ * 1. Functions without `async` change state and never wait; async ones bring blocks in, make room or
+ *    make things durable. Every await ends the truth of what was checked before it.
+ * 2. At most one consistency point is being written. What clients do meanwhile belongs to the next
+ *    generation.
+ * 3. A failed write or sync ends the engine: nothing is acknowledged any more, `assertAlive` throws
+ *    what happened. Open the store again: after a failed sync the system may have dropped the bytes.
+ * 4. Dirty buffers are bounded: `hasBufferRoom` says when a client must wait (`bufferRoom`).
+ */
+import { invariant } from '../base/invariant.js';
+import { isStoreError, StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES } from '../base/units.js';
+import type { Clock, Timer } from '../env/clock.js';
+import type { LogSink } from '../env/log-sink.js';
+import { METAFILES, type Metafile } from '../layout/fsinfo.js';
+import type { LogEntry } from '../layout/log-entry.js';
+import { REFERENCE_ENTRIES_PER_BLOCK, REFERENCE_WORDS } from '../layout/reference-entry.js';
+import { TREE_RECORDS_PER_BLOCK } from '../layout/tree-record.js';
+import { type VdiskRecord, VDISK_RECORDS_PER_BLOCK } from '../layout/vdisk-record.js';
+import { BlockLoader } from './block-loader.js';
+import { BufferPool } from './buffer-pool.js';
+import { BufferTrees } from './buffer-tree.js';
+import { ConsistencyPoint, type Metafiles } from './consistency-point.js';
+import { Generation } from './generation.js';
+import { LogWriter } from './log-writer.js';
+import type { Demand, Medium } from './medium.js';
+import { MetafileEditor } from './metafile.js';
+import { RecordSlots } from './record-slots.js';
+import { Tree, TreeTable } from './tree.js';
+
+export interface EngineOptions {
+  readonly memoryBytes: number;
+  readonly dirtyBytesMax: number;
+  readonly cpIntervalMs: number;
+  readonly clock: Clock;
+  readonly log: LogSink;
+}
+
+export type Urgency = 'client' | 'overwrite' | 'release';
+
+export interface EngineStats {
+  cpCount: number;
+  cpBlocksWritten: number;
+  logGroups: number;
+}
+
+export class Engine {
+  readonly medium: Medium;
+  readonly options: EngineOptions;
+  readonly pool: BufferPool;
+  readonly table = new TreeTable();
+  readonly trees: BufferTrees;
+  readonly loader: BlockLoader;
+  readonly editor: MetafileEditor;
+  readonly metafiles: Metafiles;
+  readonly treeSlots = new RecordSlots();
+  readonly vdiskSlots = new RecordSlots();
+  readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, logGroups: 0 };
+  readonly writer: LogWriter;
+  generation: Generation;
+  #cp: { generation: Generation; point: ConsistencyPoint; done: Promise<void> } | undefined;
+  #cpWanted: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #cpLoop: Promise<void> | undefined;
+  #cpTimer: Timer | undefined;
+  #cleanWanted = false;
+  #roomWaiters: (() => void)[] = [];
+  #failure: StoreError | undefined;
+  #closed = false;
+  nextTreeId: number;
+  nextVdiskId: number;
+  readonly #dirtyMax: number;
+  /** Trees to take out of the table when the consistency point under way has ended. */
+  readonly #removals: Tree[] = [];
+
+  constructor(medium: Medium, options: EngineOptions) {
+    this.medium = medium;
+    this.options = options;
+    this.pool = new BufferPool(Math.ceil(options.memoryBytes / BLOCK_BYTES));
+    this.trees = new BufferTrees(this.pool, this.table);
+    this.loader = new BlockLoader(this.pool, medium, options.log);
+    this.editor = new MetafileEditor(this.trees, this.loader);
+    this.#dirtyMax = Math.max(512, Math.floor(options.dirtyBytesMax / BLOCK_BYTES));
+    const { fsinfo } = medium;
+    this.metafiles = this.#openMetafiles();
+    this.generation = new Generation(fsinfo.cpNumber + 1);
+    this.nextTreeId = fsinfo.nextTreeId;
+    this.nextVdiskId = fsinfo.nextVdiskId;
+    medium.attach({
+      editor: this.editor,
+      usage: this.metafiles.usage,
+      map: this.metafiles.map,
+      promised: () => this.#promised(),
+      currentCp: () => this.generation.number,
+    });
+    this.writer = new LogWriter(this);
+  }
+
+  #openMetafiles(): Metafiles {
+    const open = (name: Metafile): Tree => {
+      const root = this.medium.fsinfo.roots[name];
+      const tree = this.table.add(0, -1, 0);
+      tree.height = Math.max(1, root.height);
+      tree.root.set(root.words);
+      return tree;
+    };
+    const [tree, vdisk, reference, usage, map] = METAFILES.map(open) as [
+      Tree,
+      Tree,
+      Tree,
+      Tree,
+      Tree,
+    ];
+    return { tree, vdisk, reference, usage, map };
+  }
+
+  // -- life
+
+  get failure(): StoreError | undefined {
+    return this.#failure;
+  }
+
+  /** @throws {StoreError} closed, or what ended the engine */
+  assertAlive(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#closed) throw new StoreError('closed', `${this.medium.name} is closed`);
+  }
+
+  /** Ends the engine: the medium did not do what it was told. */
+  fail(error: unknown): StoreError {
+    if (this.#failure === undefined) {
+      this.#failure = isStoreError(error)
+        ? new StoreError(
+            error.kind,
+            `${this.medium.name} has stopped, open it again: ${error.message}`,
+            { cause: error },
+          )
+        : new StoreError('device', `${this.medium.name} has stopped: ${String(error)}`, {
+            cause: error,
+          });
+      this.options.log({ level: 'error', event: 'store-stopped', message: this.#failure.message });
+    }
+    this.#cpTimer?.cancel();
+    const waiting = this.#cpWanted.splice(0);
+    for (const { reject } of waiting) reject(this.#failure);
+    this.roomMade();
+    if (!isStoreError(error)) throw error;
+    return this.#failure;
+  }
+
+  /** Takes a last, clean consistency point and lets go of the medium. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    await this.closeKeepingMedium();
+    await this.medium.close();
+  }
+
+  /** The same, but the medium stays open. */
+  async closeKeepingMedium(): Promise<void> {
+    if (this.#failure === undefined) {
+      this.#cleanWanted = true;
+      await this.consistencyPoint();
+    }
+    this.#closed = true;
+    this.#cpTimer?.cancel();
+    await this.loader.drained();
+  }
+
+  // -- space and memory
+
+  #promised(): Demand {
+    const { trees, vdisks } = this.generation;
+    const frozen = this.#cp?.generation;
+    const treeCount = trees.size + (frozen?.trees.size ?? 0);
+    const vdiskCount = vdisks.size + (frozen?.vdisks.size ?? 0);
+    const shares = this.generation.shares.length + (frozen?.shares.length ?? 0);
+    const records =
+      Math.min(treeCount, Math.ceil(this.treeSlots.end / TREE_RECORDS_PER_BLOCK) + 1) +
+      Math.min(vdiskCount, Math.ceil(this.vdiskSlots.end / VDISK_RECORDS_PER_BLOCK) + 1);
+    return {
+      dataBlocks: this.trees.dirtyDataCount,
+      metaBlocks: this.trees.dirtyMetaCount + records + 8 + Math.ceil(shares / 64),
+    };
+  }
+
+  /** @throws {StoreError} out-of-space if the store has no room for so many more blocks */
+  admit(dataBlocks: number, metaBlocks: number, urgency: Urgency): void {
+    if (this.medium.hasRoom({ dataBlocks, metaBlocks }, urgency)) return;
+    throw this.outOfSpace();
+  }
+
+  outOfSpace(): StoreError {
+    const { totalBlocks, freeDataBlocks } = this.medium.space;
+    return new StoreError(
+      'out-of-space',
+      `${this.medium.name} is full: ${freeDataBlocks} of ${totalBlocks} blocks are free for data; ` +
+        'delete vdisks or snapshots',
+    );
+  }
+
+  /** True if a consistency point could give blocks back. */
+  get hasPendingFrees(): boolean {
+    if (this.#cp !== undefined) return true;
+    return this.generation.dataFreeCount > 0 || this.generation.metaFrees.size > 0;
+  }
+
+  get hasBufferRoom(): boolean {
+    return this.pool.dirtyCount < this.#dirtyMax;
+  }
+
+  /** Resolves when a client may make more buffers dirty. */
+  async bufferRoom(): Promise<void> {
+    while (!this.hasBufferRoom) {
+      this.assertAlive();
+      this.wantConsistencyPoint();
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    }
+    this.assertAlive();
+  }
+
+  roomMade(): void {
+    if (this.#roomWaiters.length === 0) return;
+    if (!this.hasBufferRoom && this.#failure === undefined) return;
+    const waiters = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const resolve of waiters) resolve();
+  }
+
+  // -- consistency points
+
+  /** Called after every change: sees to it that a consistency point comes in time. */
+  changed(): void {
+    if (this.#cpLoop !== undefined) return;
+    if (this.pool.dirtyCount * 2 > this.#dirtyMax || this.medium.logIsHalfFull) {
+      this.wantConsistencyPoint();
+    } else if (this.#cpTimer === undefined) {
+      this.#cpTimer = this.options.clock.setTimer(this.options.cpIntervalMs, () => {
+        this.#cpTimer = undefined;
+        this.wantConsistencyPoint();
+      });
+    }
+  }
+
+  /** Starts a consistency point if none is on its way. Its failure ends the engine. */
+  wantConsistencyPoint(): void {
+    if (this.#cpLoop !== undefined || this.#failure !== undefined || this.#closed) return;
+    this.consistencyPoint().catch(() => undefined);
+  }
+
+  /** Resolves when everything that was acknowledged before the call is durable in the tree. */
+  consistencyPoint(): Promise<void> {
+    this.assertAlive();
+    const wanted = new Promise<void>((resolve, reject) => {
+      this.#cpWanted.push({ resolve, reject });
+    });
+    this.#cpLoop ??= this.#runConsistencyPoints();
+    return wanted;
+  }
+
+  async #runConsistencyPoints(): Promise<void> {
+    while (this.#cpWanted.length > 0 && this.#failure === undefined) {
+      const waiting = this.#cpWanted.splice(0);
+      try {
+        await this.#oneConsistencyPoint();
+        for (const { resolve } of waiting) resolve();
+      } catch (error) {
+        this.#cpLoop = undefined;
+        for (const { reject } of waiting) reject(this.#failure ?? error);
+        this.fail(error);
+        return;
+      }
+    }
+    this.#cpLoop = undefined;
+    if (this.#failure === undefined && !this.generation.isEmpty) this.changed();
+  }
+
+  async #oneConsistencyPoint(): Promise<void> {
+    this.#cpTimer?.cancel();
+    this.#cpTimer = undefined;
+    const clean = this.#cleanWanted;
+    if (this.generation.isEmpty && this.medium.fsinfo.clean === clean) {
+      this.generation.units.length = 0;
+      return;
+    }
+    const { generation, point } = this.#freeze();
+    const done = point.run(clean);
+    this.#cp = { generation, point, done };
+    await done;
+    this.stats.cpCount++;
+    this.stats.cpBlocksWritten += point.blocksWritten;
+    this.#thaw(generation);
+    this.#cp = undefined;
+    // Whoever reads a block that this consistency point freed must be done before it is used again.
+    await this.loader.drained();
+    this.medium.releaseFreed();
+    this.roomMade();
+  }
+
+  #freeze(): { generation: Generation; point: ConsistencyPoint } {
+    const generation = this.generation;
+    for (const tree of generation.trees) {
+      const root = tree.root.slice();
+      tree.frozen = { record: tree.toRecord(), root };
+      tree.dirty = false;
+      tree.baseline = undefined;
+      tree.unloggedOld = tree.unlogged;
+      tree.unlogged = undefined;
+      tree.changedCp = generation.number;
+    }
+    this.medium.freezeLog(generation.number);
+    this.generation = new Generation(generation.number + 1);
+    const point = new ConsistencyPoint(
+      {
+        medium: this.medium,
+        editor: this.editor,
+        clock: this.options.clock,
+        table: this.table,
+        metafiles: this.metafiles,
+        live: () => this.generation,
+        roomMade: () => this.roomMade(),
+        ids: () => ({ nextTreeId: this.nextTreeId, nextVdiskId: this.nextVdiskId }),
+      },
+      generation,
+    );
+    return { generation, point };
+  }
+
+  #thaw(generation: Generation): void {
+    for (const tree of generation.trees) {
+      tree.frozen = undefined;
+      tree.unloggedOld = undefined;
+    }
+    for (const index of generation.removedTrees) this.treeSlots.free(index);
+    for (const [index, record] of generation.vdisks) {
+      if (record === undefined && !this.generation.vdisks.has(index)) this.vdiskSlots.free(index);
+    }
+    for (const tree of this.#removals.splice(0)) this.#dropTree(tree);
+  }
+
+  /** The generation that is being written, if one is. */
+  get frozenGeneration(): Generation | undefined {
+    return this.#cp?.generation;
+  }
+
+  /** Resolves when the data blocks of the generation being written have their VBNs. */
+  async dataPlaced(): Promise<void> {
+    const cp = this.#cp;
+    if (cp !== undefined) await Promise.race([cp.point.dataPlaced, cp.done]);
+  }
+
+  /** True if the tree, as it is now, is in a durable consistency point. */
+  isDurable(tree: Tree): boolean {
+    return !tree.dirty && tree.frozen === undefined;
+  }
+
+  // -- trees and records
+
+  /** True if more than one tree names the block, as of the last consistency point. */
+  async isShared(vbn: number): Promise<boolean> {
+    const file = this.metafiles.reference;
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    const buffer = fbn >= file.capacityFbn ? -1 : await this.editor.load(file, fbn);
+    if (buffer < 0) return false;
+    const at = (vbn % REFERENCE_ENTRIES_PER_BLOCK) * REFERENCE_WORDS;
+    return this.pool.wordsOf(buffer)[this.pool.wordStart(buffer) + at] !== 0;
+  }
+
+  /** A new, empty tree. In the log only when the caller logs it. */
+  addTree(sizeBytes: number): Tree {
+    const tree = this.table.add(this.nextTreeId++, this.treeSlots.take(), sizeBytes);
+    this.trees.noteDirty(tree, this.generation);
+    return tree;
+  }
+
+  /** The tree has no block left and nobody reads through it: its record goes. */
+  removeTree(tree: Tree): void {
+    invariant(!tree.gone, 'a tree is removed once');
+    tree.backing = undefined;
+    this.generation.trees.delete(tree);
+    this.generation.removedTrees.add(tree.recordIndex);
+    // Keeps the generation from counting it dirty again; its place in the table is used no more.
+    tree.dirty = true;
+    if (tree.frozen === undefined) this.#dropTree(tree);
+    else this.#removals.push(tree);
+  }
+
+  #dropTree(tree: Tree): void {
+    if (!tree.gone) this.table.remove(tree);
+  }
+
+  putVdisk(index: number, record: VdiskRecord | undefined): void {
+    this.generation.vdisks.set(index, record);
+  }
+
+  /** Adds an act to the log and resolves when it is durable. Its effect is in memory already. */
+  async logAct(entries: LogEntry[]): Promise<void> {
+    this.generation.units.push(entries);
+    this.changed();
+    await this.writer.flush([]);
+  }
+}

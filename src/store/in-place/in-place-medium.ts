@@ -1,0 +1,395 @@
+/**
+ * The medium of a store on a device. See medium.ts for what it promises; the parts are the segment
+ * allocator, the map writer, the log ring and the fsinfo slots.
+ *
+ * 1. A block freed by consistency point n stays busy (`#committing`, then `#unreleased`) until n is
+ *    durable in both slots and the reads begun before have ended.
+ * 2. The root is written only after a sync that began when every block of the consistency point had
+ *    been written.
+ * 3. A log entry that names placed blocks is written only after a sync of them.
+ */
+import { invariant } from '../../base/invariant.js';
+import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import type { Device } from '../../env/device.js';
+import type { Fsinfo } from '../../layout/fsinfo.js';
+import type { BlockTag, TagKind } from '../../layout/log-record.js';
+import {
+  SEGMENT_DATA,
+  SEGMENT_META,
+  USAGE_ENTRIES_PER_BLOCK,
+  usageKind,
+  usageLive,
+} from '../../layout/usage-entry.js';
+import type { Generation } from '../generation.js';
+import type {
+  CommitRequest,
+  Demand,
+  LogBatch,
+  Medium,
+  MediumHost,
+  MediumSpace,
+  Placed,
+  RecoveredBatch,
+} from '../medium.js';
+import { rootOf } from '../metafile.js';
+import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
+import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.js';
+import { writeSlots } from './fsinfo-slots.js';
+import { LogRing, type RingMark } from './log-ring.js';
+import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
+
+export class InPlaceMedium implements Medium {
+  readonly kind = 'in-place';
+  readonly logsData = true;
+  readonly #device: Device;
+  readonly #allocator: SegmentAllocator;
+  readonly #ring: LogRing;
+  #host: MediumHost | undefined;
+  #fsinfo: Fsinfo;
+  /** Placed, but no tree names it yet. */
+  readonly #inFlight = new VbnSet();
+  /** Generations that have placed blocks and are not committed. */
+  readonly #generations = new Set<Generation>();
+  #committing: VbnSet | undefined;
+  #unreleased = new VbnSet();
+  readonly #frozenMarks = new Map<number, RingMark>();
+  /** Writes of placed blocks that have ended, and how many of them the last sync covers. */
+  #writesEnded = 0;
+  #writesSynced = 0;
+
+  constructor(device: Device, fsinfo: Fsinfo) {
+    this.#device = device;
+    this.#fsinfo = fsinfo;
+    this.#allocator = new SegmentAllocator(
+      {
+        loadChunk: (index) => this.#loadChunk(index),
+        loadBits: (segment) => this.#loadBits(segment),
+        busyBits: (segment) => this.#busyBits(segment),
+        promised: () => this.#demand({ dataBlocks: 0, metaBlocks: 0 }, 'release'),
+      },
+      fsinfo.storeBlocks / SEGMENT_BLOCKS,
+      fsinfo,
+      device.name,
+    );
+    this.#ring = new LogRing(device, {
+      start: fsinfo.logStart,
+      blocks: fsinfo.logBlocks,
+      uuid: fsinfo.uuid,
+      epoch: fsinfo.epoch,
+      sequence: fsinfo.replayFrom,
+      position: fsinfo.replayPosition,
+      name: device.name,
+    });
+  }
+
+  get name(): string {
+    return this.#device.name;
+  }
+
+  get fsinfo(): Fsinfo {
+    return this.#fsinfo;
+  }
+
+  get vbnEnd(): number {
+    return this.#fsinfo.storeBlocks;
+  }
+
+  attach(host: MediumHost): void {
+    this.#host = host;
+  }
+
+  get #attached(): MediumHost {
+    invariant(this.#host !== undefined, 'the medium is attached before it is written to');
+    return this.#host;
+  }
+
+  readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void> {
+    return this.#device.read(vbn * BLOCK_BYTES, into);
+  }
+
+  async readSecondCopy(vbn: number, into: Uint8Array): Promise<boolean> {
+    await this.#device.read((vbn + SEGMENT_BLOCKS) * BLOCK_BYTES, [into]);
+    return true;
+  }
+
+  heal(vbn: number, bytes: Uint8Array, which: 'first' | 'second'): Promise<void> {
+    const at = which === 'first' ? vbn : vbn + SEGMENT_BLOCKS;
+    return this.#device.write(at * BLOCK_BYTES, [bytes]);
+  }
+
+  // -- space
+
+  /** Blocks that the map and the usage file can need in one consistency point. */
+  get #mapBlocksMax(): number {
+    const blocks = this.#fsinfo.storeBlocks;
+    const leaves = Math.ceil(blocks / 32768) + Math.ceil(blocks / (512 * 1024));
+    return Math.ceil(leaves * 1.01) + 10;
+  }
+
+  #demand(more: Demand, urgency: 'client' | 'overwrite' | 'release'): Demand {
+    const promised = this.#attached.promised();
+    const slop = { client: 96, overwrite: 48, release: 0 }[urgency];
+    const dataSlop = urgency === 'client' ? Math.min(1024, this.#fsinfo.storeBlocks >>> 6) : 0;
+    return {
+      dataBlocks: promised.dataBlocks + more.dataBlocks + dataSlop,
+      metaBlocks: promised.metaBlocks + more.metaBlocks + this.#mapBlocksMax + slop,
+    };
+  }
+
+  hasRoom(demand: Demand, urgency: 'client' | 'overwrite' | 'release'): boolean {
+    const { dataBlocks, metaBlocks } = this.#demand(demand, urgency);
+    return this.#allocator.fits(dataBlocks, metaBlocks);
+  }
+
+  get space(): MediumSpace {
+    const { freePairs, dataGaps, metaGaps } = this.#allocator.counts;
+    const demand = this.#demand({ dataBlocks: 0, metaBlocks: 0 }, 'client');
+    const metaPairs = Math.ceil(Math.max(0, demand.metaBlocks - metaGaps) / SEGMENT_BLOCKS);
+    const free = dataGaps + (freePairs - metaPairs) * PAIR_DATA_BLOCKS - demand.dataBlocks;
+    return {
+      totalBlocks: this.#fsinfo.storeBlocks,
+      usedBlocks: this.#fsinfo.usedBlocks,
+      freeDataBlocks: Math.max(0, free),
+    };
+  }
+
+  isReady(kind: TagKind, blocks: number): boolean {
+    return this.#allocator.isReady(kind, blocks);
+  }
+
+  prepare(kind: TagKind, blocks: number): Promise<void> {
+    return this.#allocator.prepare(kind, blocks);
+  }
+
+  place(kind: TagKind, blocks: readonly Uint8Array[], _tags: readonly BlockTag[]): Placed {
+    const vbns: number[] = [];
+    for (let index = 0; index < blocks.length; index++) {
+      const vbn = this.#allocator.take(kind);
+      vbns.push(vbn);
+      this.#inFlight.add(vbn);
+    }
+    return { vbns, written: this.#writeRuns(kind, vbns, blocks) };
+  }
+
+  async #writeRuns(
+    kind: TagKind,
+    vbns: readonly number[],
+    blocks: readonly Uint8Array[],
+  ): Promise<void> {
+    const writes: Promise<void>[] = [];
+    let start = 0;
+    for (let index = 1; index <= vbns.length; index++) {
+      const first = vbns[start] as number;
+      if (index < vbns.length && vbns[index] === first + index - start) continue;
+      const run = blocks.slice(start, index);
+      writes.push(this.#device.write(first * BLOCK_BYTES, run));
+      if (kind === 'meta') {
+        writes.push(this.#device.write((first + SEGMENT_BLOCKS) * BLOCK_BYTES, run));
+      }
+      start = index;
+    }
+    // All must have ended before the caller may use its buffers again, even if one failed.
+    const outcomes = await Promise.allSettled(writes);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    this.#writesEnded++;
+  }
+
+  adopt(vbn: number, kind: TagKind, generation: Generation): void {
+    this.#inFlight.delete(vbn);
+    this.#generations.add(generation);
+    generation.allocated.add(vbn);
+    if (kind === 'meta') generation.allocated.add(vbn + SEGMENT_BLOCKS);
+  }
+
+  abandon(vbn: number, _kind: TagKind): void {
+    this.#inFlight.delete(vbn);
+    this.#allocator.release(Math.floor(vbn / SEGMENT_BLOCKS), 1);
+  }
+
+  async reclaim(vbns: readonly number[], generation: Generation): Promise<void> {
+    for (const vbn of vbns) {
+      if (generation.allocated.has(vbn)) continue;
+      const segment = Math.floor(vbn / SEGMENT_BLOCKS);
+      await this.#allocator.load(segment);
+      await this.#loadBits(segment);
+      const bits = this.#busyBits(segment);
+      invariant(bits !== undefined, 'the bits of the segment are loaded');
+      const index = vbn % SEGMENT_BLOCKS;
+      if (((bits[index >>> 5] as number) & (1 << (index & 31))) !== 0) continue;
+      this.#allocator.occupy(segment, 1, SEGMENT_DATA);
+      this.adopt(vbn, 'data', generation);
+    }
+  }
+
+  claim(): void {
+    // `reclaim` did it, before anything else could take the block.
+  }
+
+  /** Format only: the segments are in use for ever. */
+  async reserve(
+    segment: number,
+    blocks: readonly number[],
+    kind: number,
+    generation: Generation,
+  ): Promise<void> {
+    await this.#allocator.load(segment);
+    this.#allocator.occupy(segment, blocks.length, kind);
+    for (const vbn of blocks) this.adopt(vbn, 'data', generation);
+  }
+
+  // -- what the allocator asks
+
+  async #loadChunk(index: number): Promise<UsageChunk> {
+    const { editor, usage } = this.#attached;
+    const occupied = new Uint16Array(USAGE_ENTRIES_PER_BLOCK);
+    const kind = new Uint8Array(USAGE_ENTRIES_PER_BLOCK);
+    const buffer = await editor.load(usage, index);
+    // From here on nothing is awaited: the file, and what it does not count any more, agree.
+    for (let entry = 0; entry < USAGE_ENTRIES_PER_BLOCK; entry++) {
+      const segment = index * USAGE_ENTRIES_PER_BLOCK + entry;
+      const held = this.#unreleased.bitsOf(segment);
+      if (held !== undefined) occupied[entry] = popcountAll(held);
+      if (buffer < 0) continue;
+      const word = editor.pool.wordsOf(buffer)[editor.pool.wordStart(buffer) + entry * 2] as number;
+      occupied[entry] = (occupied[entry] as number) + usageLive(word);
+      kind[entry] = usageKind(word);
+    }
+    return { occupied, kind };
+  }
+
+  async #loadBits(segment: number): Promise<void> {
+    const { editor, map } = this.#attached;
+    await editor.load(map, Math.floor(segment / MAP_BLOCK_SEGMENTS));
+  }
+
+  #busyBits(segment: number): Uint32Array | undefined {
+    const { editor, map } = this.#attached;
+    const bits = new Uint32Array(SEGMENT_WORDS);
+    const buffer = editor.trees.findMetaBlock(map, Math.floor(segment / MAP_BLOCK_SEGMENTS));
+    if (buffer === -2) return undefined;
+    if (buffer >= 0) {
+      const at =
+        editor.pool.wordStart(buffer) + (segment % MAP_BLOCK_SEGMENTS) * SEGMENT_WORDS;
+      bits.set(editor.pool.wordsOf(buffer).subarray(at, at + SEGMENT_WORDS));
+    }
+    const sets: (VbnSet | undefined)[] = [this.#inFlight, this.#committing, this.#unreleased];
+    for (const generation of this.#generations) sets.push(generation.allocated);
+    for (const set of sets) {
+      const more = set?.bitsOf(segment);
+      if (more === undefined) continue;
+      for (let word = 0; word < SEGMENT_WORDS; word++) {
+        bits[word] = (bits[word] as number) | (more[word] as number);
+      }
+    }
+    return bits;
+  }
+
+  // -- log
+
+  async appendLog(batches: readonly LogBatch[]): Promise<'durable' | 'full'> {
+    const names = batches.some((batch) =>
+      batch.units.some((unit) => unit.some((entry) => entry.kind === 'pointers')),
+    );
+    if (names) await this.#syncPlaced();
+    return this.#ring.append(batches);
+  }
+
+  async #syncPlaced(): Promise<void> {
+    if (this.#writesSynced === this.#writesEnded) return;
+    const covered = this.#writesEnded;
+    await this.#device.sync();
+    this.#writesSynced = Math.max(this.#writesSynced, covered);
+  }
+
+  get logIsHalfFull(): boolean {
+    return this.#ring.usedBlocks * 2 >= this.#fsinfo.logBlocks;
+  }
+
+  freezeLog(cpNumber: number): void {
+    this.#frozenMarks.set(cpNumber, this.#ring.mark);
+  }
+
+  recover(): AsyncIterable<RecoveredBatch> {
+    return this.#ring.recover();
+  }
+
+  // -- consistency point
+
+  async commit(request: CommitRequest): Promise<void> {
+    const { generation } = request;
+    const { editor, map, usage } = this.#attached;
+    const freed = new VbnSet();
+    for (const vbn of request.freedData) freed.add(vbn);
+    this.#committing = freed;
+    const before = this.#fsinfo;
+    const writer = new MapWriter(
+      editor,
+      this.#allocator,
+      generation,
+      { map, usage },
+      freed,
+      {
+        counts: {
+          freePairs: before.freePairs,
+          dataGaps: before.dataGaps,
+          metaGaps: before.metaGaps,
+        },
+        usedBlocks: before.usedBlocks,
+      },
+    );
+    this.#generations.add(generation);
+    const outcome = await writer.write();
+    await this.#writeAssigned(outcome.blocks);
+    await this.#device.sync();
+    const mark = this.#frozenMarks.get(generation.number);
+    invariant(mark !== undefined, 'the log was marked when the generation was frozen');
+    const fsinfo: Fsinfo = {
+      ...before,
+      cpNumber: generation.number,
+      clean: request.clean,
+      replayFrom: mark.sequence,
+      replayPosition: this.#ring.positionOf(mark),
+      nextTreeId: request.nextTreeId,
+      nextVdiskId: request.nextVdiskId,
+      ...outcome.counts,
+      usedBlocks: outcome.usedBlocks,
+      roots: { ...request.roots, usage: rootOf(usage), map: rootOf(map) },
+    };
+    await writeSlots(this.#device, fsinfo);
+    this.#fsinfo = fsinfo;
+    this.#ring.release(mark);
+    this.#frozenMarks.delete(generation.number);
+    this.#generations.delete(generation);
+    this.#committing = undefined;
+    this.#unreleased.addAll(freed);
+  }
+
+  async #writeAssigned(blocks: readonly AssignedBlock[]): Promise<void> {
+    const { pool } = this.#attached.editor;
+    const sorted = [...blocks].sort((a, b) => a.vbn - b.vbn);
+    const bytes = sorted.map((block) => pool.bytes(block.buffer));
+    await this.#writeRuns(
+      'meta',
+      sorted.map((block) => block.vbn),
+      bytes,
+    );
+    for (const block of blocks) pool.unpin(block.buffer);
+  }
+
+  releaseFreed(): void {
+    const released = this.#unreleased;
+    this.#unreleased = new VbnSet();
+    for (const segment of released.segments()) {
+      const kind = this.#allocator.kindOf(segment);
+      // The odd segment of a metadata pair goes with the even one.
+      if (segment % 2 === 1 && this.#allocator.kindOf(segment - 1) === SEGMENT_META) continue;
+      const bits = released.bitsOf(segment);
+      if (bits === undefined || kind === 0) continue;
+      this.#allocator.release(segment, popcountAll(bits));
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#device.close();
+  }
+}

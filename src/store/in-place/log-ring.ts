@@ -1,0 +1,224 @@
+/**
+ * The log ring (NVLOG): what FLUSH and administrative acts made durable since the last consistency
+ * point. One durable write a group; layout in layout/log-group.ts.
+ *
+ * 1. Groups have consecutive sequence numbers and are written one after the other: when group n is
+ *    written, every earlier one is durable.
+ * 2. What lies between the mark of the last durable consistency point and the head is never
+ *    overwritten.
+ * 3. A damaged group that is not the last is damage, and refused. Of the last one, a torn write was
+ *    never acknowledged; but a single wrong bit is rot, and mended: a tear is not so small, and if
+ *    it were, the mended bytes are what was being written.
+ */
+import { crc32, findSingleBitError } from '../../base/checksum.js';
+import { StoreError } from '../../base/store-error.js';
+import { BLOCK_BYTES } from '../../base/units.js';
+import type { Device } from '../../env/device.js';
+import type { LogEntry } from '../../layout/log-entry.js';
+import {
+  decodeGroupHeader,
+  encodeGroupHeader,
+  GROUP_BLOCKS_MAX,
+  groupHeaderBlocks,
+  type LogGroup,
+  peekGroupHeaderBytes,
+  repairGroupHeader,
+} from '../../layout/log-group.js';
+import type { LogBatch, RecoveredBatch } from '../medium.js';
+
+export interface RingMark {
+  readonly sequence: number;
+  /** Blocks since the ring was opened, so that it only grows. */
+  readonly offset: number;
+}
+
+export interface RingPlace {
+  readonly start: number;
+  readonly blocks: number;
+  readonly uuid: Uint8Array;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly position: number;
+  readonly name: string;
+}
+
+export class LogRing {
+  readonly #device: Device;
+  readonly #place: RingPlace;
+  #sequence: number;
+  #head: number;
+  #tail: number;
+  #syncedThrough: number;
+
+  constructor(device: Device, place: RingPlace) {
+    this.#device = device;
+    this.#place = place;
+    this.#sequence = place.sequence;
+    this.#head = place.position;
+    this.#tail = place.position;
+    this.#syncedThrough = place.sequence - 1;
+  }
+
+  get usedBlocks(): number {
+    return this.#head - this.#tail;
+  }
+
+  get mark(): RingMark {
+    return { sequence: this.#sequence, offset: this.#head };
+  }
+
+  positionOf(mark: RingMark): number {
+    return mark.offset % this.#place.blocks;
+  }
+
+  /** Everything before the mark is in a durable consistency point. */
+  release(mark: RingMark): void {
+    this.#tail = mark.offset;
+  }
+
+  /** Writes the batches, durable when it resolves; writes nothing if they do not all fit. */
+  async append(batches: readonly LogBatch[]): Promise<'durable' | 'full'> {
+    const groups = batches.map((batch) => ({ batch, entries: batch.units.flat() }));
+    let head = this.#head;
+    for (const { batch, entries } of groups) {
+      const blocks = groupHeaderBlocks(entries) + batch.payload.length;
+      if (blocks > GROUP_BLOCKS_MAX) return 'full';
+      head = this.#startOf(head, blocks) + blocks;
+    }
+    if (head - this.#tail > this.#place.blocks) return 'full';
+    for (const { batch, entries } of groups) await this.#write(batch, entries);
+    return 'durable';
+  }
+
+  /** A group of so many blocks begins at `head`, or at the ring's start if it would pass its end. */
+  #startOf(head: number, blocks: number): number {
+    const rest = this.#place.blocks - (head % this.#place.blocks);
+    return blocks <= rest ? head : head + rest;
+  }
+
+  async #write(batch: LogBatch, entries: readonly LogEntry[]): Promise<void> {
+    const sequence = this.#sequence;
+    const head = {
+      uuid: this.#place.uuid,
+      epoch: this.#place.epoch,
+      sequence,
+      cpNumber: batch.cpNumber,
+      syncedThrough: this.#syncedThrough,
+    };
+    const header = encodeGroupHeader(head, entries, batch.payload.length);
+    const blocks = header.length / BLOCK_BYTES + batch.payload.length;
+    const start = this.#startOf(this.#head, blocks);
+    this.#sequence++;
+    this.#head = start + blocks;
+    const position = this.#place.start + (start % this.#place.blocks);
+    await this.#device.writeDurable(position * BLOCK_BYTES, [header, ...batch.payload]);
+    this.#syncedThrough = sequence;
+  }
+
+  /** Groups from the mark of the opened consistency point on, verified, in order. */
+  async *recover(): AsyncGenerator<RecoveredBatch> {
+    const place = this.#place;
+    let sequence = place.sequence;
+    let offset = place.position;
+    let end = offset;
+    for (;;) {
+      const found = await this.#findGroup(sequence, offset);
+      if (found === undefined) break;
+      const { group, payload } = found;
+      yield {
+        cpNumber: group.cpNumber,
+        entries: group.entries,
+        payload: (index) => payload.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES),
+      };
+      offset = found.offset + group.headerBlocks + group.payloadBlocks;
+      end = offset;
+      sequence++;
+      if (end - place.position > place.blocks) break;
+    }
+    this.#sequence = sequence;
+    this.#head = end;
+    this.#syncedThrough = sequence - 1;
+  }
+
+  async #findGroup(sequence: number, offset: number): Promise<FoundGroup | undefined> {
+    const here = await this.#readGroup(sequence, offset);
+    if (here !== undefined) return here;
+    const rest = this.#place.blocks - (offset % this.#place.blocks);
+    const wrapped = offset + rest;
+    if (rest < GROUP_BLOCKS_MAX) {
+      const there = await this.#readGroup(sequence, wrapped);
+      if (there !== undefined) return there;
+    }
+    await this.#refuseIfNotTail(sequence, offset, rest);
+    return undefined;
+  }
+
+  async #readGroup(sequence: number, offset: number): Promise<FoundGroup | undefined> {
+    const position = offset % this.#place.blocks;
+    const left = this.#place.blocks - position;
+    const first = await this.#read(position, 1);
+    const mended = repairGroupHeader(first, (bytes) => decodeGroupHeader(bytes, this.#place.uuid));
+    let group = mended;
+    if (group === undefined) {
+      const headerBytes = peekGroupHeaderBytes(first);
+      if (headerBytes === undefined || headerBytes <= BLOCK_BYTES) return undefined;
+      const blocks = Math.ceil(headerBytes / BLOCK_BYTES);
+      if (blocks > left) return undefined;
+      const header = await this.#read(position, blocks);
+      group = repairGroupHeader(header, (bytes) => decodeGroupHeader(bytes, this.#place.uuid));
+    }
+    if (group === undefined || group.sequence !== sequence) return undefined;
+    if (group.headerBlocks + group.payloadBlocks > left) return undefined;
+    const payload = await this.#read(position + group.headerBlocks, group.payloadBlocks);
+    return this.#payloadIsSound(group, payload) ? { group, payload, offset } : undefined;
+  }
+
+  #payloadIsSound(group: LogGroup, payload: Uint8Array): boolean {
+    for (const entry of group.entries) {
+      if (entry.kind !== 'data') continue;
+      const start = entry.payloadIndex * BLOCK_BYTES;
+      const block = payload.subarray(start, start + BLOCK_BYTES);
+      if (block.length !== BLOCK_BYTES) return false;
+      if (crc32(block) === entry.crc) continue;
+      const bit = findSingleBitError(block, entry.crc);
+      if (bit === undefined) return false;
+      block[bit >>> 3] = (block[bit >>> 3] as number) ^ (1 << (bit & 7));
+    }
+    return true;
+  }
+
+  /** Looks for a later group where one could begin: then the one at `offset` is damage. */
+  async #refuseIfNotTail(sequence: number, offset: number, rest: number): Promise<void> {
+    const place = this.#place;
+    const position = offset % place.blocks;
+    const areas = [{ position, blocks: Math.min(GROUP_BLOCKS_MAX + 1, rest) }];
+    if (rest <= GROUP_BLOCKS_MAX) {
+      areas.push({ position: 0, blocks: Math.min(GROUP_BLOCKS_MAX + 1, place.blocks) });
+    }
+    for (const area of areas) {
+      const bytes = await this.#read(area.position, area.blocks);
+      for (let block = 0; block < area.blocks; block++) {
+        const header = decodeGroupHeader(bytes.subarray(block * BLOCK_BYTES), place.uuid);
+        if (header === undefined || header.sequence <= sequence) continue;
+        throw new StoreError(
+          'corrupt',
+          `log of ${place.name}: group ${sequence} at ring block ${position} is damaged, but ` +
+            `group ${header.sequence} after it is sound; flushed writes are lost, restore a copy`,
+        );
+      }
+    }
+  }
+
+  async #read(position: number, blocks: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(blocks * BLOCK_BYTES);
+    if (blocks === 0) return bytes;
+    await this.#device.read((this.#place.start + position) * BLOCK_BYTES, [bytes]);
+    return bytes;
+  }
+}
+
+interface FoundGroup {
+  readonly group: LogGroup;
+  readonly payload: Uint8Array;
+  readonly offset: number;
+}

@@ -1,0 +1,182 @@
+/**
+ * Finding a store on an object store: its epoch, its last consistency point, the tail of its chain.
+ *
+ * Keys: `id`, `epoch/<e>`, `cp/<e>/<cp>`, `log/<n>`; numbers as 16 hexadecimal digits. A SEAL ends
+ * an epoch's part of the chain; the next epoch's begins 1,024 numbers on, so that a record of the
+ * old one that lands late never has a number of the new one.
+ */
+import { StoreError } from '../../base/store-error.js';
+import { BLOCK_BYTES } from '../../base/units.js';
+import { AmbiguousPutError, type ObjectStore } from '../../env/object-store.js';
+import { fromHex } from '../../layout/bytes.js';
+import { decodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
+import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
+import { recordKey } from './record-chain.js';
+
+export const EPOCH_GAP_RECORDS = 1024;
+
+export function numberKey(prefix: string, ...parts: readonly (string | number)[]): string {
+  const path = parts.map((part) =>
+    typeof part === 'number' ? part.toString(16).padStart(16, '0') : part,
+  );
+  return [prefix, ...path].join('/');
+}
+
+export interface FoundRecord {
+  readonly record: LogRecord;
+  readonly object: Uint8Array;
+}
+
+/** Reads with patience: a server error is tried again. */
+export async function getPatiently(
+  objects: ObjectStore,
+  key: string,
+  offset?: number,
+  length?: number,
+): Promise<Uint8Array | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await objects.get(key, offset, length);
+    } catch (error) {
+      if (attempt >= 10 || !(error instanceof StoreError) || error.kind !== 'device') throw error;
+    }
+  }
+}
+
+/** Creates a small object; settles an unknown outcome by reading it back. */
+export async function putText(
+  objects: ObjectStore,
+  key: string,
+  text: string,
+): Promise<'created' | 'exists'> {
+  const body = new TextEncoder().encode(text);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const outcome = await objects.putNew(key, [body]);
+      if (outcome === 'created' || attempt === 1) return outcome;
+    } catch (error) {
+      if (!(error instanceof AmbiguousPutError) || attempt >= 10) throw error;
+    }
+    const there = await getPatiently(objects, key);
+    if (there !== undefined) return toText(there) === text ? 'created' : 'exists';
+  }
+}
+
+function toText(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+async function lastKey(objects: ObjectStore, prefix: string): Promise<string | undefined> {
+  let last: string | undefined;
+  for (;;) {
+    const keys = await listPatiently(objects, prefix, last);
+    if (keys.length === 0) return last;
+    last = keys.at(-1);
+  }
+}
+
+async function listPatiently(
+  objects: ObjectStore,
+  prefix: string,
+  after: string | undefined,
+): Promise<string[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await objects.list(prefix, after);
+    } catch (error) {
+      if (attempt >= 10) throw error;
+    }
+  }
+}
+
+export interface ChainState {
+  readonly uuid: Uint8Array;
+  readonly epoch: number;
+  readonly fsinfo: Fsinfo;
+  readonly cpRecord: number;
+}
+
+interface EpochBody {
+  readonly base: number;
+  readonly first: number;
+  readonly sealed: number;
+}
+
+export function epochText(body: EpochBody): string {
+  return `base ${body.base}\nfirst ${body.first}\nsealed ${body.sealed}\n`;
+}
+
+async function readEpoch(
+  objects: ObjectStore,
+  prefix: string,
+  epoch: number,
+): Promise<EpochBody | undefined> {
+  const bytes = await getPatiently(objects, numberKey(prefix, 'epoch', epoch));
+  if (bytes === undefined) return undefined;
+  const match = /^base (\d+)\nfirst (\d+)\nsealed (\d+)\n$/.exec(toText(bytes));
+  if (match === null) {
+    throw new StoreError('corrupt', `${objects.name}: epoch object ${epoch} cannot be read`);
+  }
+  return { base: Number(match[1]), first: Number(match[2]), sealed: Number(match[3]) };
+}
+
+/** The store under this prefix. @throws {StoreError} invalid if there is none */
+export async function findChain(objects: ObjectStore, prefix: string): Promise<ChainState> {
+  const id = await getPatiently(objects, numberKey(prefix, 'id'));
+  const uuid = id === undefined ? undefined : fromHex(toText(id).trim());
+  const epochKey = await lastKey(objects, `${prefix}/epoch/`);
+  if (uuid === undefined || epochKey === undefined) {
+    throw new StoreError('invalid', `${objects.name}/${prefix} holds no store; format it first`);
+  }
+  const epoch = Number.parseInt(epochKey.slice(-16), 16);
+  const body = await readEpoch(objects, prefix, epoch);
+  const indexKey = await lastKey(objects, `${numberKey(prefix, 'cp', epoch)}/`);
+  let cpRecord = body?.base ?? 0;
+  if (indexKey !== undefined) {
+    const bytes = await getPatiently(objects, indexKey);
+    cpRecord = Number(toText(bytes ?? new Uint8Array()).trim());
+  }
+  const fsinfo = await readCpRecord(objects, prefix, uuid, cpRecord);
+  return { uuid, epoch, fsinfo, cpRecord };
+}
+
+async function readCpRecord(
+  objects: ObjectStore,
+  prefix: string,
+  uuid: Uint8Array,
+  number: number,
+): Promise<Fsinfo> {
+  const object = await getPatiently(objects, recordKey(prefix, number));
+  const record = object === undefined ? undefined : decodeRecord(object, uuid);
+  if (object === undefined || record?.kind !== 'cp') {
+    throw new StoreError('corrupt', `${objects.name}: CP record ${number} is missing or damaged`);
+  }
+  const outcome = decodeFsinfo(object.subarray(0, BLOCK_BYTES));
+  if (outcome.kind === 'ok') return outcome.fsinfo;
+  const kind = outcome.kind === 'unsupported' ? 'unsupported' : 'corrupt';
+  throw new StoreError(kind, `${objects.name}: CP record ${number}: ${outcome.reason}`);
+}
+
+/** Records from `from` on, over the seals, up to the first gap. Returns the number of the gap. */
+export async function* walkChain(
+  objects: ObjectStore,
+  prefix: string,
+  uuid: Uint8Array,
+  from: number,
+): AsyncGenerator<FoundRecord, number> {
+  let number = from;
+  for (;;) {
+    const object = await getPatiently(objects, recordKey(prefix, number));
+    if (object === undefined) return number;
+    const record = decodeRecord(object, uuid);
+    if (record === undefined || record.number !== number) {
+      throw new StoreError('corrupt', `${objects.name}: log record ${number} is damaged`);
+    }
+    yield { record, object };
+    number++;
+    if (record.kind !== 'seal') continue;
+    const next = await readEpoch(objects, prefix, record.epoch + 1);
+    if (next === undefined || next.sealed !== record.number) return number;
+    number = next.first;
+  }
+}

@@ -1,0 +1,514 @@
+/**
+ * The medium of a store on an object store. Blocks are copied into the open record of their kind;
+ * a FLUSH closes it early and waits until the chain is acknowledged up to it.
+ *
+ * 1. VBN = record number x 1024 + index. Numbers only grow: a VBN never comes back.
+ * 2. Data and metadata never share a record.
+ * 3. Entries of one record belong to one generation.
+ * 4. A record is deleted only when nothing in it is live in an indexed consistency point, it lies
+ *    below that point's replayFrom, and the reads begun before have ended.
+ */
+import { crc32 } from '../../base/checksum.js';
+import { invariant } from '../../base/invariant.js';
+import { StoreError } from '../../base/store-error.js';
+import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import type { ObjectStore } from '../../env/object-store.js';
+import { encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
+import { type LogEntry, logEntryBytes } from '../../layout/log-entry.js';
+import { type BlockTag, RECORD_ENTRY_BYTES_MAX, type TagKind } from '../../layout/log-record.js';
+import {
+  SEGMENT_DATA,
+  SEGMENT_FREE,
+  SEGMENT_META,
+  USAGE_ENTRIES_PER_BLOCK,
+  usageLive,
+  usageWord,
+} from '../../layout/usage-entry.js';
+import type { Generation } from '../generation.js';
+import type {
+  CommitRequest,
+  Demand,
+  LogBatch,
+  Medium,
+  MediumHost,
+  MediumSpace,
+  Placed,
+  RecoveredBatch,
+} from '../medium.js';
+import { collectDirty, rootOf } from '../metafile.js';
+import { popcountAll, VbnSet } from '../vbn-set.js';
+import { getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
+import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
+
+interface ReservedPlace {
+  readonly record: OpenRecord;
+  readonly vbn: number;
+}
+
+/** A consistency point is taken when the chain has grown by so many records. */
+const RECORDS_PER_CP = 64;
+
+export interface ObjectLogPlace {
+  readonly objects: ObjectStore;
+  readonly prefix: string;
+  readonly fsinfo: Fsinfo;
+  readonly epoch: number;
+  /** First record of this epoch. */
+  readonly first: number;
+  readonly nonce: () => Uint8Array;
+}
+
+export class ObjectLogMedium implements Medium {
+  readonly kind = 'object-log';
+  readonly logsData = false;
+  readonly #objects: ObjectStore;
+  readonly #prefix: string;
+  readonly #chain: RecordChain;
+  readonly #epoch: number;
+  readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
+  readonly #kinds = new Map<number, number>();
+  #host: MediumHost | undefined;
+  #fsinfo: Fsinfo;
+  #liveBlocks: number;
+  readonly #generations = new Set<Generation>();
+  readonly #inFlight = new VbnSet();
+  readonly #replayFrom = new Map<number, number>();
+  /** Records that exist and may be dead at the next consistency point. */
+  readonly #known = new Set<number>();
+  #freedBlocks = 0;
+  #dead: number[] = [];
+  #oldIndexKeys: string[] = [];
+
+  constructor(place: ObjectLogPlace) {
+    this.#objects = place.objects;
+    this.#prefix = place.prefix;
+    this.#fsinfo = place.fsinfo;
+    this.#epoch = place.epoch;
+    this.#liveBlocks = place.fsinfo.usedBlocks;
+    this.#chain = new RecordChain(
+      place.objects,
+      {
+        uuid: place.fsinfo.uuid,
+        lineage: place.fsinfo.lineage,
+        epoch: place.epoch,
+        nonce: place.nonce,
+        prefix: place.prefix,
+      },
+      place.first,
+    );
+  }
+
+  get name(): string {
+    return `${this.#objects.name}/${this.#prefix}`;
+  }
+
+  get fsinfo(): Fsinfo {
+    return this.#fsinfo;
+  }
+
+  get vbnEnd(): number {
+    return this.#chain.next * SEGMENT_BLOCKS;
+  }
+
+  attach(host: MediumHost): void {
+    this.#host = host;
+  }
+
+  get #attached(): MediumHost {
+    invariant(this.#host !== undefined, 'the medium is attached before it is written to');
+    return this.#host;
+  }
+
+  async readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void> {
+    let start = 0;
+    while (start < into.length) {
+      const held = this.#chain.blockInMemory(vbn + start);
+      if (held !== undefined) {
+        (into[start] as Uint8Array).set(held);
+        start++;
+        continue;
+      }
+      let end = start + 1;
+      while (end < into.length && this.#sameObject(vbn, start, end)) end++;
+      await this.#readObject(vbn + start, into.slice(start, end));
+      start = end;
+    }
+  }
+
+  #sameObject(vbn: number, start: number, end: number): boolean {
+    const record = Math.floor((vbn + start) / SEGMENT_BLOCKS);
+    return (
+      Math.floor((vbn + end) / SEGMENT_BLOCKS) === record &&
+      this.#chain.blockInMemory(vbn + end) === undefined
+    );
+  }
+
+  async #readObject(vbn: number, into: readonly Uint8Array[]): Promise<void> {
+    const record = Math.floor(vbn / SEGMENT_BLOCKS);
+    const offset = (vbn % SEGMENT_BLOCKS) * BLOCK_BYTES;
+    const key = recordKey(this.#prefix, record);
+    const bytes = await getPatiently(this.#objects, key, offset, into.length * BLOCK_BYTES);
+    if (bytes === undefined || bytes.length !== into.length * BLOCK_BYTES) {
+      throw new StoreError('device', `${this.name}: record ${record} is missing or too short`);
+    }
+    into.forEach((block, index) => {
+      block.set(bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES));
+    });
+  }
+
+  readSecondCopy(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  heal(): Promise<void> {
+    return Promise.reject(new StoreError('unsupported', 'an object log has no second copies'));
+  }
+
+  // -- space
+
+  hasRoom(demand: Demand, urgency: 'client' | 'overwrite' | 'release'): boolean {
+    const promised = this.#attached.promised();
+    const slop = { client: 256, overwrite: 128, release: 0 }[urgency];
+    const wanted =
+      promised.dataBlocks + promised.metaBlocks + demand.dataBlocks + demand.metaBlocks + slop;
+    return this.#liveBlocks + wanted + 64 <= this.#fsinfo.storeBlocks;
+  }
+
+  get space(): MediumSpace {
+    const promised = this.#attached.promised();
+    const taken = this.#liveBlocks + promised.dataBlocks + promised.metaBlocks + 320;
+    return {
+      totalBlocks: this.#fsinfo.storeBlocks,
+      usedBlocks: this.#liveBlocks,
+      freeDataBlocks: Math.max(0, this.#fsinfo.storeBlocks - taken),
+    };
+  }
+
+  isReady(): boolean {
+    return true;
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  place(kind: TagKind, blocks: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
+    const vbns = blocks.map((block, index) => {
+      const vbn = this.#chain.copyIn(this.#openOf(kind), block, tags[index] as BlockTag);
+      this.#inFlight.add(vbn);
+      return vbn;
+    });
+    this.#liveBlocks += blocks.length;
+    return { vbns, written: this.#chain.throttle() };
+  }
+
+  #openOf(kind: TagKind): OpenRecord {
+    let open = this.#open[kind];
+    if (open?.isFull === true) {
+      this.#close(kind);
+      open = undefined;
+    }
+    if (open === undefined) {
+      open = this.#chain.open();
+      this.#open[kind] = open;
+      this.#known.add(open.number);
+      this.#kinds.set(open.number, kind === 'data' ? SEGMENT_DATA : SEGMENT_META);
+    }
+    return open;
+  }
+
+  #close(kind: TagKind): void {
+    const open = this.#open[kind];
+    if (open === undefined) return;
+    open.cpNumber = this.#attached.currentCp();
+    this.#open[kind] = undefined;
+    this.#chain.close(open, 'data');
+  }
+
+  /** Closes both open records, in order of their numbers. */
+  #closeAll(): void {
+    this.#close('data');
+    this.#close('meta');
+  }
+
+  adopt(vbn: number, _kind: TagKind, generation: Generation): void {
+    this.#inFlight.delete(vbn);
+    this.#generations.add(generation);
+    generation.allocated.add(vbn);
+  }
+
+  abandon(vbn: number): void {
+    this.#inFlight.delete(vbn);
+    this.#liveBlocks--;
+  }
+
+  reclaim(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  claim(vbn: number, generation: Generation): void {
+    if (generation.allocated.has(vbn)) return;
+    this.#kinds.set(Math.floor(vbn / SEGMENT_BLOCKS), SEGMENT_DATA);
+    this.#liveBlocks++;
+    this.adopt(vbn, 'data', generation);
+  }
+
+  // -- log
+
+  async appendLog(batches: readonly LogBatch[]): Promise<'durable' | 'full'> {
+    for (const batch of batches) {
+      for (const entries of splitUnits(batch.units)) {
+        const record = this.#openOf('data');
+        record.entries = entries;
+        this.#open.data = undefined;
+        this.#close('meta');
+        record.cpNumber = batch.cpNumber;
+        this.#chain.close(record, 'data');
+      }
+    }
+    this.#closeAll();
+    await this.#chain.acknowledged(this.#chain.next - 1);
+    return 'durable';
+  }
+
+  get logIsHalfFull(): boolean {
+    return this.#chain.next - this.#fsinfo.replayFrom >= RECORDS_PER_CP;
+  }
+
+  freezeLog(cpNumber: number): void {
+    const open = [this.#open.data, this.#open.meta].flatMap((record) => record?.number ?? []);
+    this.#replayFrom.set(cpNumber, Math.min(this.#chain.next, ...open));
+  }
+
+  async *recover(): AsyncGenerator<RecoveredBatch> {
+    const { uuid, replayFrom } = this.#fsinfo;
+    for await (const { record } of walkChain(this.#objects, this.#prefix, uuid, replayFrom)) {
+      if (record.kind !== 'seal') this.#known.add(record.number);
+      if (record.entries.length === 0) continue;
+      yield {
+        cpNumber: record.cpNumber,
+        entries: record.entries,
+        payload: () => {
+          throw new StoreError('corrupt', `record ${record.number} has a data entry`);
+        },
+      };
+    }
+  }
+
+  // -- consistency point
+
+  async commit(request: CommitRequest): Promise<void> {
+    const { generation } = request;
+    const freed = new VbnSet();
+    for (const vbn of request.freedData) freed.add(vbn);
+    this.#close('data');
+    const replayFrom = this.#replayFrom.get(generation.number);
+    invariant(replayFrom !== undefined, 'the log was marked when the generation was frozen');
+    await this.#writeUsage(generation, freed);
+    this.#closeAll();
+    const dead = await this.#findDead(generation, replayFrom);
+    const before = this.#fsinfo;
+    const fsinfo: Fsinfo = {
+      ...before,
+      cpNumber: generation.number,
+      epoch: this.#epoch,
+      clean: request.clean,
+      replayFrom,
+      nextTreeId: request.nextTreeId,
+      nextVdiskId: request.nextVdiskId,
+      usedBlocks: before.usedBlocks + generation.allocated.size - freed.size,
+      roots: {
+        ...request.roots,
+        usage: rootOf(this.#attached.usage),
+        map: before.roots.map,
+      },
+    };
+    const cpRecord = await this.#putCpRecord(fsinfo);
+    this.#fsinfo = fsinfo;
+    this.#replayFrom.delete(generation.number);
+    this.#generations.delete(generation);
+    this.#freedBlocks += freed.size;
+    this.#dead.push(...dead);
+    this.#known.add(cpRecord);
+  }
+
+  async #putCpRecord(fsinfo: Fsinfo): Promise<number> {
+    const record = this.#chain.open();
+    const block = encodeFsinfo(fsinfo);
+    this.#chain.copyIn(record, block, {
+      treeId: 0,
+      fbn: 0,
+      level: 0,
+      crc: crc32(block),
+      kind: 'meta',
+    });
+    record.cpNumber = fsinfo.cpNumber;
+    // A later record may have been opened meanwhile: the chain is acknowledged in order all the same.
+    this.#chain.close(record, 'cp');
+    await this.#chain.acknowledged(record.number);
+    const key = numberKey(this.#prefix, 'cp', this.#epoch, fsinfo.cpNumber);
+    if ((await putText(this.#objects, key, `${record.number}\n`)) === 'exists') {
+      throw new StoreError('fenced', `${this.name}: ${key} was created by another server`);
+    }
+    this.#oldIndexKeys.push(key);
+    return record.number;
+  }
+
+  /** Brings the live counts up to date and puts the blocks of the usage file into records. */
+  async #writeUsage(generation: Generation, freed: VbnSet): Promise<void> {
+    const { editor, usage } = this.#attached;
+    const applied = new Map<number, number>();
+    const assigned = new Map<number, ReservedPlace>();
+    const records: OpenRecord[] = [];
+    for (;;) {
+      for (const vbn of generation.metaFrees.values()) freed.add(vbn);
+      const touched = new Set([...generation.allocated.segments(), ...freed.segments()]);
+      let changed = false;
+      for (const record of [...touched].sort((a, b) => a - b)) {
+        const target = count(generation.allocated, record) - count(freed, record);
+        const delta = target - (applied.get(record) ?? 0);
+        if (delta === 0 && applied.has(record)) continue;
+        applied.set(record, target);
+        changed = true;
+        await this.#applyUsage(record, delta, generation);
+      }
+      for (const level of collectDirty(editor.pool, usage.root, usage.height)) {
+        level.buffers.forEach((buffer, index) => {
+          if (assigned.has(buffer)) return;
+          changed = true;
+          const fbn = level.fbns[index] as number;
+          assigned.set(buffer, this.#reserveUsage(records, generation, fbn));
+        });
+      }
+      if (!changed) break;
+    }
+    this.#settleUsage(assigned);
+    for (const record of records) {
+      record.cpNumber = generation.number;
+      this.#chain.close(record, 'data');
+    }
+  }
+
+  async #applyUsage(
+    record: number,
+    delta: number,
+    generation: Generation,
+  ): Promise<void> {
+    const { editor, usage } = this.#attached;
+    const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
+    const buffer = await editor.edit(usage, fbn, generation);
+    const words = editor.pool.wordsOf(buffer);
+    const at = editor.pool.wordStart(buffer) + (record % USAGE_ENTRIES_PER_BLOCK) * 2;
+    const live = usageLive(words[at] as number) + delta;
+    invariant(live >= 0 && live <= SEGMENT_BLOCKS, `record ${record} has ${live} live blocks`);
+    const kind = this.#kinds.get(record) ?? ((words[at] as number) >>> 16) & 0xff;
+    words[at] = live === 0 ? SEGMENT_FREE : usageWord(live, kind);
+    words[at + 1] = live === 0 ? 0 : Math.max(words[at + 1] as number, live);
+    if (live === 0) this.#known.add(record);
+  }
+
+  /**
+   * Takes a place for a block whose bytes come later, in a record of its own: an open one that a
+   * FLUSH can close would leave too early.
+   */
+  #reserveUsage(records: OpenRecord[], generation: Generation, fbn: number): ReservedPlace {
+    let record = records.at(-1);
+    if (record === undefined || record.isFull) {
+      record = this.#chain.open();
+      this.#known.add(record.number);
+      this.#kinds.set(record.number, SEGMENT_META);
+      records.push(record);
+    }
+    const tag: BlockTag = { treeId: 0, fbn, level: 0, crc: 0, kind: 'meta' };
+    const vbn = this.#chain.copyIn(record, new Uint8Array(BLOCK_BYTES), tag);
+    this.#liveBlocks++;
+    this.adopt(vbn, 'meta', generation);
+    return { record, vbn };
+  }
+
+  #settleUsage(assigned: ReadonlyMap<number, ReservedPlace>): void {
+    const { editor, usage } = this.#attached;
+    for (const level of collectDirty(editor.pool, usage.root, usage.height)) {
+      for (const buffer of level.buffers) {
+        const place = assigned.get(buffer);
+        invariant(place !== undefined, 'every usage block has its VBN');
+        const bytes = editor.pool.bytes(buffer);
+        const crc = crc32(bytes);
+        const index = place.vbn % SEGMENT_BLOCKS;
+        (place.record.blocks[index] as Uint8Array).set(bytes);
+        place.record.tags[index] = { ...(place.record.tags[index] as BlockTag), crc };
+        editor.trees.settle(buffer, place.vbn, crc, undefined, 0, false);
+      }
+    }
+  }
+
+  /** Records below replayFrom in which this consistency point has nothing live. */
+  async #findDead(generation: Generation, replayFrom: number): Promise<number[]> {
+    const { editor, usage } = this.#attached;
+    const dead: number[] = [];
+    for (const record of [...this.#known]) {
+      if (record >= replayFrom || this.#isHeld(record, generation)) continue;
+      this.#known.delete(record);
+      const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
+      const buffer = fbn >= usage.capacityFbn ? -1 : await editor.load(usage, fbn);
+      const at = (record % USAGE_ENTRIES_PER_BLOCK) * 2;
+      if (buffer >= 0) {
+        const word = editor.pool.wordsOf(buffer)[editor.pool.wordStart(buffer) + at] as number;
+        if (usageLive(word) !== 0) continue;
+      }
+      dead.push(record);
+    }
+    return dead;
+  }
+
+  /** True if blocks of the record belong to a later generation, or to none yet. */
+  #isHeld(record: number, committing: Generation): boolean {
+    if (this.#inFlight.bitsOf(record) !== undefined) return true;
+    for (const generation of this.#generations) {
+      if (generation === committing) continue;
+      if (generation.allocated.bitsOf(record) !== undefined) return true;
+    }
+    return false;
+  }
+
+  /** The last consistency point is indexed and its readers are gone: its dead records go too. */
+  releaseFreed(): void {
+    this.#liveBlocks -= this.#freedBlocks;
+    this.#freedBlocks = 0;
+    const keys = this.#dead.splice(0).map((record) => {
+      this.#kinds.delete(record);
+      return recordKey(this.#prefix, record);
+    });
+    keys.push(...this.#oldIndexKeys.splice(0, Math.max(0, this.#oldIndexKeys.length - 2)));
+    // What cannot be deleted stays behind as an orphan, and harms nobody.
+    if (keys.length > 0) void this.#objects.delete(keys).catch(() => undefined);
+  }
+
+  async close(): Promise<void> {
+    await Promise.resolve();
+  }
+}
+
+function count(set: VbnSet, record: number): number {
+  const bits = set.bitsOf(record);
+  return bits === undefined ? 0 : popcountAll(bits);
+}
+
+/** Groups units into what fits beside a full set of tags; a unit is never torn apart. */
+function splitUnits(units: readonly (readonly LogEntry[])[]): LogEntry[][] {
+  const groups: LogEntry[][] = [];
+  let group: LogEntry[] = [];
+  let bytes = 0;
+  for (const unit of units) {
+    const size = unit.reduce((sum, entry) => sum + logEntryBytes(entry), 0);
+    if (bytes + size > RECORD_ENTRY_BYTES_MAX && group.length > 0) {
+      groups.push(group);
+      group = [];
+      bytes = 0;
+    }
+    group.push(...unit);
+    bytes += size;
+  }
+  if (group.length > 0) groups.push(group);
+  return groups;
+}

@@ -1,0 +1,224 @@
+/**
+ * The record chain: records are numbered, put in parallel, and acknowledged strictly in order.
+ *
+ * 1. A record is acknowledged when it and every one before it is in the object store.
+ * 2. A record keeps its blocks in memory until it is acknowledged; reads are served from there.
+ * 3. A put whose outcome is unknown is settled by reading the key: our nonce, it is there; another
+ *    body, somebody else owns the store; nothing, the same body is put again.
+ * 4. At most `inFlightMax` puts are under way: whoever places blocks waits for that.
+ */
+import { invariant } from '../../base/invariant.js';
+import { StoreError } from '../../base/store-error.js';
+import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import { AmbiguousPutError, type ObjectStore } from '../../env/object-store.js';
+import type { LogEntry } from '../../layout/log-entry.js';
+import {
+  type BlockTag,
+  decodeRecord,
+  encodeRecordTrailer,
+  RECORD_BLOCKS_MAX,
+  type RecordHead,
+  type RecordKind,
+} from '../../layout/log-record.js';
+
+export interface ChainIdentity {
+  readonly uuid: Uint8Array;
+  readonly lineage: number;
+  readonly epoch: number;
+  /** Fresh bytes for every record, so that no two bodies are alike. */
+  readonly nonce: () => Uint8Array;
+  readonly prefix: string;
+}
+
+/** A record that is still being filled, or on its way. */
+export class OpenRecord {
+  readonly number: number;
+  readonly blocks: Uint8Array[] = [];
+  readonly tags: BlockTag[] = [];
+  entries: readonly LogEntry[] = [];
+  cpNumber = 0;
+  closed = false;
+
+  constructor(number: number) {
+    this.number = number;
+  }
+
+  get isFull(): boolean {
+    return this.blocks.length >= RECORD_BLOCKS_MAX;
+  }
+}
+
+const IN_FLIGHT_MAX = 8;
+const PUT_TRIES_MAX = 10;
+
+export function recordKey(prefix: string, number: number): string {
+  return `${prefix}/log/${number.toString(16).padStart(16, '0')}`;
+}
+
+export class RecordChain {
+  readonly #objects: ObjectStore;
+  readonly #identity: ChainIdentity;
+  #next: number;
+  /** Every record below this is acknowledged. */
+  #acknowledged: number;
+  readonly #landed = new Set<number>();
+  readonly #unacknowledged = new Map<number, OpenRecord>();
+  #inFlight = 0;
+  #failure: StoreError | undefined;
+  readonly #waiters: { through: number; resolve: () => void; reject: (e: unknown) => void }[] = [];
+  #throttled: (() => void)[] = [];
+
+  constructor(objects: ObjectStore, identity: ChainIdentity, next: number) {
+    this.#objects = objects;
+    this.#identity = identity;
+    this.#next = next;
+    this.#acknowledged = next;
+  }
+
+  get next(): number {
+    return this.#next;
+  }
+
+  open(): OpenRecord {
+    const record = new OpenRecord(this.#next++);
+    this.#unacknowledged.set(record.number, record);
+    return record;
+  }
+
+  /** The block, if its record is not acknowledged yet. */
+  blockInMemory(vbn: number): Uint8Array | undefined {
+    const record = this.#unacknowledged.get(Math.floor(vbn / SEGMENT_BLOCKS));
+    return record?.blocks[vbn % SEGMENT_BLOCKS];
+  }
+
+  /** Sends the record on its way. Its blocks and entries do not change any more. */
+  close(record: OpenRecord, kind: RecordKind): void {
+    invariant(!record.closed, 'a record is closed once');
+    record.closed = true;
+    this.#inFlight++;
+    void this.#put(record, kind).then(
+      () => this.#land(record.number),
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  async #put(record: OpenRecord, kind: RecordKind): Promise<void> {
+    const { uuid, lineage, epoch, nonce, prefix } = this.#identity;
+    const head: RecordHead = {
+      kind,
+      uuid,
+      lineage,
+      epoch,
+      number: record.number,
+      cpNumber: record.cpNumber,
+      nonce: nonce(),
+    };
+    const trailer = encodeRecordTrailer(head, record.tags, record.entries);
+    await this.#putSettled(recordKey(prefix, record.number), [...record.blocks, trailer], head);
+  }
+
+  async #putSettled(key: string, chunks: readonly Uint8Array[], head: RecordHead): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        if ((await this.#objects.putNew(key, chunks)) === 'created') return;
+        if (attempt > 1 && (await this.#isOurs(key, head))) return;
+        throw fenced(this.#objects.name, key);
+      } catch (error) {
+        if (!(error instanceof AmbiguousPutError)) throw error;
+        const there = await this.#read(key);
+        if (there !== undefined && hasNonce(there, head)) return;
+        if (there !== undefined) throw fenced(this.#objects.name, key);
+        if (attempt >= PUT_TRIES_MAX) {
+          throw new StoreError(
+            'device',
+            `${this.#objects.name}: ${key} could not be put in ${attempt} tries: ${error.message}`,
+          );
+        }
+      }
+    }
+  }
+
+  async #isOurs(key: string, head: RecordHead): Promise<boolean> {
+    const there = await this.#read(key);
+    return there !== undefined && hasNonce(there, head);
+  }
+
+  async #read(key: string): Promise<Uint8Array | undefined> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#objects.get(key);
+      } catch (error) {
+        if (attempt >= PUT_TRIES_MAX) throw error;
+      }
+    }
+  }
+
+  #land(number: number): void {
+    this.#inFlight--;
+    this.#landed.add(number);
+    while (this.#landed.delete(this.#acknowledged)) {
+      this.#unacknowledged.delete(this.#acknowledged);
+      this.#acknowledged++;
+    }
+    this.#wake();
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??=
+      error instanceof StoreError
+        ? error
+        : new StoreError('device', `${this.#objects.name}: ${String(error)}`);
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (let index = this.#waiters.length - 1; index >= 0; index--) {
+      const waiter = this.#waiters[index];
+      if (waiter === undefined) continue;
+      if (this.#failure !== undefined) waiter.reject(this.#failure);
+      else if (waiter.through < this.#acknowledged) waiter.resolve();
+      else continue;
+      this.#waiters.splice(index, 1);
+    }
+    const throttled = this.#throttled;
+    this.#throttled = [];
+    for (const resolve of throttled) resolve();
+  }
+
+  /** Resolves when this record and all before it are acknowledged. */
+  acknowledged(through: number): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (through < this.#acknowledged) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ through, resolve, reject });
+    });
+  }
+
+  /** Resolves when few enough puts are under way. */
+  async throttle(): Promise<void> {
+    while (this.#inFlight > IN_FLIGHT_MAX && this.#failure === undefined) {
+      await new Promise<void>((resolve) => this.#throttled.push(resolve));
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  copyIn(record: OpenRecord, block: Uint8Array, tag: BlockTag): number {
+    const copy = new Uint8Array(BLOCK_BYTES);
+    copy.set(block);
+    record.blocks.push(copy);
+    record.tags.push(tag);
+    return record.number * SEGMENT_BLOCKS + record.blocks.length - 1;
+  }
+}
+
+function hasNonce(object: Uint8Array, head: RecordHead): boolean {
+  const record = decodeRecord(object, head.uuid);
+  return record !== undefined && record.nonce.every((byte, index) => byte === head.nonce[index]);
+}
+
+function fenced(name: string, key: string): StoreError {
+  return new StoreError(
+    'fenced',
+    `${name}: ${key} was created by somebody else: another server has taken this store over`,
+  );
+}

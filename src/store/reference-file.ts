@@ -1,0 +1,141 @@
+/**
+ * The reference file: which blocks more than one tree names. Changed by consistency points only,
+ * from what the generation shared, moved and let go.
+ *
+ * 1. A block without an entry has one owner; an entry counts at least two.
+ * 2. A block let go by one of several owners stays; let go by its last it is free.
+ * 3. `sharedBlocks` of a tree counts its blocks that have an entry. When a block's count falls to
+ *    one, the exclusive-or of the owners is the one left, and its counter falls too.
+ */
+import { invariant } from '../base/invariant.js';
+import {
+  ownersAt,
+  REFERENCE_ENTRIES_PER_BLOCK,
+  REFERENCE_WORDS,
+  toggleOwner,
+} from '../layout/reference-entry.js';
+import { FLAG_IN_MEMORY, HOLE_VBN, vbnAt } from '../layout/pointer.js';
+import type { CpContext } from './consistency-point.js';
+import type { Generation } from './generation.js';
+import type { Tree } from './tree.js';
+
+/** Brings the file up to date; returns the data blocks that have no owner left. */
+export async function applyReferences(
+  context: CpContext,
+  generation: Generation,
+): Promise<Set<number> | number[]> {
+  const file = context.metafiles.reference;
+  if (isEmpty(file) && generation.shares.length === 0) return allFrees(generation);
+  const writer = new ReferenceWriter(context, generation);
+  for (const { vbn, ownerId, withId } of generation.shares) {
+    await writer.share(vbn, ownerId, withId);
+  }
+  for (const { vbn, fromId, toId } of generation.moves) await writer.move(vbn, fromId, toId);
+  const freed: number[] = [];
+  for (const [treeId, set] of generation.dataFrees) {
+    for (const vbn of set.values()) {
+      if (await writer.letGo(vbn, treeId)) freed.push(vbn);
+    }
+  }
+  return freed;
+}
+
+function isEmpty(file: Tree): boolean {
+  return ((file.root[1] as number) & FLAG_IN_MEMORY) === 0 && vbnAt(file.root, 0) === HOLE_VBN;
+}
+
+function allFrees(generation: Generation): number[] {
+  const freed: number[] = [];
+  for (const set of generation.dataFrees.values()) freed.push(...set.values());
+  return freed;
+}
+
+class ReferenceWriter {
+  readonly #context: CpContext;
+  readonly #generation: Generation;
+  readonly #file: Tree;
+
+  constructor(context: CpContext, generation: Generation) {
+    this.#context = context;
+    this.#generation = generation;
+    this.#file = context.metafiles.reference;
+  }
+
+  async share(vbn: number, ownerId: number, withId: number): Promise<void> {
+    const { words, at } = await this.#edit(vbn);
+    if (words[at] === 0) {
+      words[at] = 1;
+      toggleOwner(words, at, ownerId);
+      this.#count(ownerId, 1);
+    }
+    words[at] = (words[at] as number) + 1;
+    toggleOwner(words, at, withId);
+    this.#count(withId, 1);
+  }
+
+  async move(vbn: number, fromId: number, toId: number): Promise<void> {
+    if ((await this.#peek(vbn)) === 0) return;
+    const { words, at } = await this.#edit(vbn);
+    toggleOwner(words, at, fromId);
+    toggleOwner(words, at, toId);
+    this.#count(fromId, -1);
+    this.#count(toId, 1);
+  }
+
+  /** True if that was the last owner. */
+  async letGo(vbn: number, treeId: number): Promise<boolean> {
+    if ((await this.#peek(vbn)) === 0) return true;
+    const { words, at } = await this.#edit(vbn);
+    invariant((words[at] as number) >= 2, `block ${vbn} has at least two owners`);
+    words[at] = (words[at] as number) - 1;
+    toggleOwner(words, at, treeId);
+    this.#count(treeId, -1);
+    if (words[at] !== 1) return false;
+    this.#count(ownersAt(words, at), -1);
+    words.fill(0, at, at + REFERENCE_WORDS);
+    return false;
+  }
+
+  /** The count of the block's entry, 0 if it has none. */
+  async #peek(vbn: number): Promise<number> {
+    const { editor } = this.#context;
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    if (fbn >= this.#file.capacityFbn) return 0;
+    let buffer = editor.trees.findMetaBlock(this.#file, fbn);
+    if (buffer === -2) buffer = await editor.load(this.#file, fbn);
+    if (buffer < 0) return 0;
+    return editor.pool.wordsOf(buffer)[this.#at(buffer, vbn)] as number;
+  }
+
+  async #edit(vbn: number): Promise<{ words: Uint32Array; at: number }> {
+    const { editor } = this.#context;
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    const buffer = await editor.edit(this.#file, fbn, this.#generation);
+    return { words: editor.pool.wordsOf(buffer), at: this.#at(buffer, vbn) };
+  }
+
+  #at(buffer: number, vbn: number): number {
+    return (
+      this.#context.editor.pool.wordStart(buffer) +
+      (vbn % REFERENCE_ENTRIES_PER_BLOCK) * REFERENCE_WORDS
+    );
+  }
+
+  /** The counter of a tree changes, live and in what this consistency point writes. */
+  #count(treeId: number, change: 1 | -1): void {
+    const tree = this.#context.table.get(treeId);
+    if (tree === undefined) return;
+    if (tree.frozen === undefined) {
+      // Not in this consistency point yet: its record must be, as it was at the freeze.
+      const record = tree.dirty && tree.baseline !== undefined ? tree.baseline : tree.toRecord();
+      tree.frozen = { record, root: Uint32Array.from(record.root) };
+      this.#generation.trees.add(tree);
+    }
+    tree.sharedBlocks += change;
+    const frozen = tree.frozen;
+    tree.frozen = {
+      record: { ...frozen.record, sharedBlocks: frozen.record.sharedBlocks + change },
+      root: frozen.root,
+    };
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * The metadata contexts a client may select, and what they say of a range.
+ *
+ * | context | flags |
+ * | --- | --- |
+ * | base:allocation | 0 for data; HOLE and ZERO where nothing is mapped or a zero block is |
+ * | qemu:allocation-depth | 0 where nothing is mapped, 1 in the vdisk's own tree, 2 one behind |
+ *
+ * Source: proto.md, "Metadata querying"; qemu, docs/interop/nbd.txt.
+ */
+
+import { MIB } from '../../base/units.js';
+import type { BlockTarget, Extent } from '../../vdisk/block-target.js';
+import { NBD_STATE_HOLE, NBD_STATE_ZERO } from './protocol.js';
+import type { ContextStatus, StatusExtent } from './wire-transmission.js';
+
+export interface MetaContext {
+  readonly id: number;
+  readonly name: string;
+  flagsOf(extent: Extent): number;
+}
+
+/** The range is asked for in steps: a fragmented vdisk costs no more than what is answered. */
+const STEP_BYTES = 64 * MIB;
+/** Extents of one answer; the client asks again from where it ends. */
+const EXTENTS_MAX = 1024;
+
+const META_CONTEXTS: readonly MetaContext[] = [
+  {
+    id: 1,
+    name: 'base:allocation',
+    flagsOf: (extent) => (extent.kind === 'data' ? 0 : NBD_STATE_HOLE | NBD_STATE_ZERO),
+  },
+  {
+    id: 2,
+    name: 'qemu:allocation-depth',
+    flagsOf: (extent) => (extent.kind === 'hole' ? 0 : extent.depth + 1),
+  },
+];
+
+/** For NBD_OPT_LIST_META_CONTEXT: a namespace alone means all its contexts, no query all. */
+export function listContexts(queries: readonly string[]): MetaContext[] {
+  if (queries.length === 0) return [...META_CONTEXTS];
+  const matches = (name: string): boolean =>
+    queries.some((query) => query === name || (query.endsWith(':') && name.startsWith(query)));
+  return META_CONTEXTS.filter((context) => matches(context.name));
+}
+
+/** For NBD_OPT_SET_META_CONTEXT: exact names only; unknown ones select nothing. */
+export function selectContexts(queries: readonly string[]): MetaContext[] {
+  return META_CONTEXTS.filter((context) => queries.includes(context.name));
+}
+
+export interface StatusRange {
+  readonly offset: number;
+  readonly length: number;
+  /** One extent only (NBD_CMD_FLAG_REQ_ONE). */
+  readonly isOne: boolean;
+}
+
+/** What each context says of the range, from its start as far as that goes; one extent at least. */
+export async function collectStatus(
+  target: BlockTarget,
+  contexts: readonly MetaContext[],
+  range: StatusRange,
+): Promise<ContextStatus[]> {
+  const lists = contexts.map((context) => new ExtentList(context));
+  // One more than is answered: then the last one that is answered is known to be complete.
+  const extentsMax = range.isOne ? 1 : EXTENTS_MAX;
+  let done = 0;
+  while (done < range.length && lists.some((list) => list.extents.length <= extentsMax)) {
+    const length = Math.min(STEP_BYTES, range.length - done);
+    for (const extent of await target.blockStatus(range.offset + done, length)) {
+      for (const list of lists) list.add(extent);
+    }
+    done += length;
+  }
+  return lists.map((list) => ({
+    contextId: list.context.id,
+    extents: list.extents.slice(0, extentsMax),
+  }));
+}
+
+/** Extents of one context, neighbours of the same flags merged. */
+class ExtentList {
+  readonly context: MetaContext;
+  readonly extents: StatusExtent[] = [];
+
+  constructor(context: MetaContext) {
+    this.context = context;
+  }
+
+  add(extent: Extent): void {
+    const flags = this.context.flagsOf(extent);
+    const last = this.extents.at(-1);
+    if (last?.flags === flags) {
+      this.extents[this.extents.length - 1] = { length: last.length + extent.length, flags };
+    } else {
+      this.extents.push({ length: extent.length, flags });
+    }
+  }
+}

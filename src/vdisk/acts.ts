@@ -1,0 +1,318 @@
+/**
+ * Administrative acts: create, snapshot, clone, rename, resize, delete.
+ *
+ * 1. An act changes memory in one synchronous step and is then logged as one unit, so that it is
+ *    there wholly or not at all after a crash. It is durable when its promise resolves.
+ * 2. New names can be seen only then: a clone is never seen before the reference on its backing store
+ *    is durable.
+ * 3. What an act costs does not depend on any size: a few entries in the log.
+ */
+import { StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES, formatBytes, heightFor, SECTOR_BYTES, VDISK_BYTES_MAX } from '../base/units.js';
+import type { Random } from '../env/random.js';
+import type { LogEntry } from '../layout/log-entry.js';
+import type { VdiskRecord } from '../layout/vdisk-record.js';
+import type { Engine } from '../store/engine.js';
+import { cutCost, cutRange, isCutLoaded } from '../store/range-cut.js';
+import type { Tree } from '../store/tree.js';
+import { unloggedOf } from './vdisk.js';
+import { checkName, VdiskEntry, type VdiskTable } from './vdisk-table.js';
+import type { Writer } from './writer.js';
+
+export interface SnapshotItem {
+  readonly vdisk: string;
+  readonly snapshot: string;
+}
+
+export class Acts {
+  readonly #engine: Engine;
+  readonly #table: VdiskTable;
+  readonly #writer: Writer;
+  readonly #random: Random;
+
+  constructor(
+    engine: Engine,
+    table: VdiskTable,
+    writer: Writer,
+    random: Random,
+  ) {
+    this.#engine = engine;
+    this.#table = table;
+    this.#writer = writer;
+    this.#random = random;
+  }
+
+  async create(name: string, sizeBytes: number): Promise<VdiskEntry> {
+    checkName(name);
+    checkSize(name, sizeBytes);
+    await this.#room(4);
+    this.#table.checkFree(name);
+    const tree = this.#engine.addTree(sizeBytes);
+    const entry = this.#addEntry(name, 'vdisk', tree, undefined);
+    await this.#log([treeEntry(tree), vdiskEntry(entry)]);
+    entry.isVisible = true;
+    return entry;
+  }
+
+  /** Snapshots of several vdisks, as of one moment. */
+  async snapshot(items: readonly SnapshotItem[]): Promise<void> {
+    for (const { snapshot } of items) checkName(snapshot);
+    await this.#room(4 * items.length);
+    const seen = new Set<string>();
+    for (const { vdisk, snapshot } of items) {
+      const entry = this.#table.get(vdisk);
+      if (entry.record.kind !== 'vdisk') {
+        throw new StoreError('invalid', `${vdisk} is a snapshot already: clone it instead`);
+      }
+      this.#table.checkFree(`${vdisk}@${snapshot}`);
+      if (seen.has(`${vdisk}@${snapshot}`)) {
+        throw new StoreError('exists', `${vdisk}@${snapshot} is asked for twice`);
+      }
+      seen.add(`${vdisk}@${snapshot}`);
+    }
+    const entries: LogEntry[] = [];
+    const made = items.map((item) => this.#snapshotOne(item, entries));
+    await this.#log(entries);
+    for (const entry of made) entry.isVisible = true;
+    // The snapshot's content is durable with the next consistency point: let it come now.
+    this.#engine.wantConsistencyPoint();
+  }
+
+  #snapshotOne(item: SnapshotItem, entries: LogEntry[]): VdiskEntry {
+    const engine = this.#engine;
+    const vdisk = this.#table.get(item.vdisk);
+    const past = vdisk.head;
+    const head = engine.addTree(past.sizeBytes);
+    head.backing = past;
+    head.readThroughLimitBytes = past.sizeBytes;
+    head.ownerId = vdisk.record.id;
+    const snapshot = this.#addEntry(item.snapshot, 'snapshot', past, vdisk);
+    engine.trees.noteDirty(past, engine.generation);
+    vdisk.head = head;
+    this.#putRecord(vdisk, { ...vdisk.record, headTreeId: head.id });
+    entries.push(treeEntry(past), treeEntry(head), vdiskEntry(snapshot), vdiskEntry(vdisk));
+    return snapshot;
+  }
+
+  async clone(source: string, name: string): Promise<VdiskEntry> {
+    checkName(name);
+    await this.#room(4);
+    const snapshot = this.#table.get(source);
+    if (snapshot.record.kind !== 'snapshot') {
+      throw new StoreError('invalid', `${source} is no snapshot: take one of it, and clone that`);
+    }
+    this.#table.checkFree(name);
+    const backing = snapshot.head;
+    const tree = this.#engine.addTree(backing.sizeBytes);
+    tree.backing = backing;
+    tree.readThroughLimitBytes = backing.sizeBytes;
+    const entry = this.#addEntry(name, 'vdisk', tree, undefined);
+    await this.#log([treeEntry(tree), vdiskEntry(entry)]);
+    entry.isVisible = true;
+    return entry;
+  }
+
+  async rename(name: string, newName: string): Promise<void> {
+    await this.#room(2);
+    const entry = this.#table.get(name);
+    let last = newName;
+    if (entry.of !== undefined) {
+      const start = `${entry.of.record.name}@`;
+      if (!newName.startsWith(start)) {
+        throw new StoreError('invalid', `a snapshot stays with its vdisk: ${newName} is not ${start}…`);
+      }
+      last = newName.slice(start.length);
+    }
+    checkName(last);
+    if (newName === name) return;
+    this.#table.checkFree(newName);
+    const record = { ...entry.record, name: last };
+    this.#table.rename(entry, record);
+    this.#putRecord(entry, record);
+    await this.#log([vdiskEntry(entry)]);
+  }
+
+  async resize(name: string, sizeBytes: number): Promise<void> {
+    checkSize(name, sizeBytes);
+    const entry = this.#table.get(name);
+    if (entry.record.kind === 'snapshot') {
+      throw new StoreError('read-only', `${name} is a snapshot: its size is fixed`);
+    }
+    if (sizeBytes < entry.head.sizeBytes) await this.#shrink(entry, sizeBytes);
+    else if (sizeBytes > entry.head.sizeBytes) await this.#grow(entry, sizeBytes);
+  }
+
+  async #shrink(entry: VdiskEntry, sizeBytes: number): Promise<void> {
+    const engine = this.#engine;
+    const from = Math.ceil(sizeBytes / BLOCK_BYTES);
+    for (let didWait = false; ; ) {
+      engine.assertAlive();
+      this.#checkThere(entry);
+      const tree = entry.head;
+      if (sizeBytes >= tree.sizeBytes) return;
+      engine.pool.makeFree(cutCost(tree));
+      if (!isCutLoaded(engine, tree, from, tree.capacityFbn)) {
+        await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+        continue;
+      }
+      const demand = { dataBlocks: 0, metaBlocks: cutCost(tree) + 2 };
+      if (!engine.medium.hasRoom(demand, 'release')) {
+        if (didWait && !engine.hasPendingFrees) throw engine.outOfSpace();
+        didWait = true;
+        await engine.consistencyPoint();
+        continue;
+      }
+      cutRange(engine, tree, from, tree.capacityFbn, 'hole');
+      engine.trees.noteDirty(tree, engine.generation);
+      const blocks = tree.capacityFbn - from;
+      tree.sizeBytes = sizeBytes;
+      tree.readThroughLimitBytes = Math.min(tree.readThroughLimitBytes, sizeBytes);
+      const cut = { kind: 'range', treeId: tree.id, fbn: from, blocks, to: 'hole' } as const;
+      await this.#log([cut, treeEntry(tree)]);
+      return;
+    }
+  }
+
+  async #grow(entry: VdiskEntry, sizeBytes: number): Promise<void> {
+    const engine = this.#engine;
+    await this.#clearTail(entry);
+    await this.#room(8);
+    this.#checkThere(entry);
+    const tree = entry.head;
+    if (sizeBytes <= tree.sizeBytes) return;
+    tree.sizeBytes = sizeBytes;
+    engine.trees.noteDirty(tree, engine.generation);
+    engine.trees.grow(tree, heightFor(sizeBytes), engine.generation);
+    await this.#log([treeEntry(tree)]);
+  }
+
+  /** What an earlier shrink left behind the end, in the last block, must not come back. */
+  async #clearTail(entry: VdiskEntry): Promise<void> {
+    const { sizeBytes } = entry.head;
+    const start = Math.floor(sizeBytes / BLOCK_BYTES) * BLOCK_BYTES;
+    if (start === sizeBytes) return;
+    const target = {
+      name: entry.name,
+      get head(): Tree {
+        return entry.head;
+      },
+      checkRange: () => this.#checkThere(entry),
+    };
+    await this.#writer.write(target, sizeBytes, new Uint8Array(start + BLOCK_BYTES - sizeBytes));
+    await this.#engine.writer.flush(unloggedOf(entry.head));
+  }
+
+  async delete(name: string): Promise<void> {
+    await this.#room(4, 'release');
+    const entry = this.#table.get(name);
+    if (entry.snapshots.size > 0) {
+      const names = [...entry.snapshots].map((each) => each.name).slice(0, 10);
+      throw new StoreError('in-use', `${name} has snapshots: delete ${names.join(', ')} first`);
+    }
+    const tree = entry.head;
+    if (tree.overCount > 1) {
+      const names = this.holdersOf(tree).slice(0, 10).join(', ');
+      throw new StoreError(
+        'in-use',
+        `${name} is the backing store of ${tree.overCount} others (${names}): split or delete them first`,
+      );
+    }
+    const engine = this.#engine;
+    tree.state = tree.overCount === 0 ? 'dying' : 'deleting';
+    if (tree.state === 'dying') {
+      tree.backing = undefined;
+      tree.split = undefined;
+    }
+    tree.ownerId = 0;
+    engine.trees.noteDirty(tree, engine.generation);
+    this.#table.remove(entry);
+    engine.putVdisk(entry.index, undefined);
+    const gone: LogEntry = { kind: 'vdisk', record: { ...entry.record, gone: true } };
+    await this.#log([treeEntry(tree), gone]);
+  }
+
+  /** Names of what reads through the tree directly. */
+  holdersOf(tree: Tree): string[] {
+    const names: string[] = [];
+    for (const over of tree.over()) {
+      const owner = this.#table.byId(over.ownerId);
+      if (owner !== undefined) names.push(owner.name);
+    }
+    return names.sort();
+  }
+
+  #checkThere(entry: VdiskEntry): void {
+    if (entry.gone) throw new StoreError('not-found', `${entry.name} has been deleted`);
+  }
+
+  /** Room for the metadata of an act; a full store may have some after a consistency point. */
+  async #room(metaBlocks: number, urgency: 'client' | 'release' = 'client'): Promise<void> {
+    const engine = this.#engine;
+    engine.assertAlive();
+    const demand = { dataBlocks: 0, metaBlocks };
+    if (engine.medium.hasRoom(demand, urgency)) return;
+    if (engine.hasPendingFrees) await engine.consistencyPoint();
+    engine.admit(0, metaBlocks, urgency);
+  }
+
+  #addEntry(
+    name: string,
+    kind: 'vdisk' | 'snapshot',
+    head: Tree,
+    of: VdiskEntry | undefined,
+  ): VdiskEntry {
+    const engine = this.#engine;
+    const serial = new Uint8Array(16);
+    this.#random.fill(serial);
+    const record: VdiskRecord = {
+      id: engine.nextVdiskId++,
+      kind,
+      gone: false,
+      name,
+      headTreeId: head.id,
+      ofVdiskId: of?.record.id ?? 0,
+      serial,
+      createdCp: engine.generation.number,
+      createdWallMs: Math.max(0, Math.floor(engine.options.clock.wallMs())),
+    };
+    const entry = new VdiskEntry(record, engine.vdiskSlots.take(), head);
+    entry.of = of;
+    head.ownerId = record.id;
+    this.#table.add(entry);
+    engine.putVdisk(entry.index, record);
+    return entry;
+  }
+
+  #putRecord(entry: VdiskEntry, record: VdiskRecord): void {
+    entry.record = record;
+    this.#engine.putVdisk(entry.index, record);
+  }
+
+  async #log(entries: LogEntry[]): Promise<void> {
+    await this.#engine.logAct(entries);
+  }
+}
+
+/** Attributes of a tree for the log. Root and counters in it are not looked at. */
+export function treeEntry(tree: Tree): LogEntry {
+  return { kind: 'tree', record: { ...tree.toRecord(), root: [0, 0, 0, 0] } };
+}
+
+function vdiskEntry(entry: VdiskEntry): LogEntry {
+  return { kind: 'vdisk', record: entry.record };
+}
+
+function checkSize(name: string, sizeBytes: number): void {
+  if (
+    !Number.isSafeInteger(sizeBytes) ||
+    sizeBytes < SECTOR_BYTES ||
+    sizeBytes > VDISK_BYTES_MAX ||
+    sizeBytes % SECTOR_BYTES !== 0
+  ) {
+    throw new StoreError(
+      'invalid',
+      `${name} cannot have ${sizeBytes} bytes: a size is a multiple of ${SECTOR_BYTES}, ` +
+        `from ${SECTOR_BYTES} to ${formatBytes(VDISK_BYTES_MAX)}`,
+    );
+  }
+}

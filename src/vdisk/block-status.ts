@@ -1,0 +1,114 @@
+/** Block status: what each extent of a vdisk is, and which backing store has it. */
+import { BLOCK_BYTES } from '../base/units.js';
+import { FLAG_FILLED } from '../layout/pointer.js';
+import { WALK_FIELD } from '../store/buffer-tree.js';
+import type { Engine } from '../store/engine.js';
+import type { Tree } from '../store/tree.js';
+import { SOURCE_MISS, SOURCE_ZERO } from './block-source.js';
+import type { Extent } from './block-target.js';
+import type { Reader, ReadTarget } from './reader.js';
+
+interface Parts {
+  readonly engine: Engine;
+  readonly reader: Reader;
+}
+
+/** Blocks between two yields: 64 MiB of a vdisk. */
+const SLICE_BLOCKS = 16384;
+/** Extents of one answer; what follows has to be asked for again. */
+const EXTENTS_MAX = 1 << 20;
+
+export async function blockStatus(
+  parts: Parts,
+  target: ReadTarget,
+  offset: number,
+  length: number,
+): Promise<Extent[]> {
+  const extents: Extent[] = [];
+  const end = offset + length;
+  let at = offset;
+  while (at < end && extents.length < EXTENTS_MAX) {
+    const stop = Math.min(end, (Math.floor(at / BLOCK_BYTES) + SLICE_BLOCKS) * BLOCK_BYTES);
+    at = await statusSlice(parts, target, at, stop, end, extents);
+    await parts.engine.options.clock.yield();
+  }
+  return extents;
+}
+
+async function statusSlice(
+  parts: Parts,
+  target: ReadTarget,
+  from: number,
+  stop: number,
+  end: number,
+  extents: Extent[],
+): Promise<number> {
+  const { source } = parts.reader;
+  let at = from;
+  source.begin();
+  while (at < stop) {
+    const fbn = Math.floor(at / BLOCK_BYTES);
+    const tree = target.head;
+    const found = source.find(tree, fbn);
+    if (found === SOURCE_MISS) {
+      await parts.reader.loadAll(source.missing.slice());
+      parts.engine.assertAlive();
+      source.begin();
+      continue;
+    }
+    const isZero = found === SOURCE_ZERO;
+    const isHole = isZero && source.isHole;
+    const next = isZero ? emptyUntil(parts.engine, tree, fbn) : fbn + 1;
+    const to = Math.min(next * BLOCK_BYTES, end);
+    append(extents, {
+      offset: at,
+      length: to - at,
+      kind: isHole ? 'hole' : isZero ? 'zero' : 'data',
+      depth: isZero ? 0 : source.depth,
+      filled: !isHole && source.depth === 0 && isFilled(parts.engine, tree, fbn),
+    });
+    at = to;
+  }
+  return at;
+}
+
+/** End of the stretch that one pointer says is empty, in this tree and all it reads through. */
+export function emptyUntil(engine: Engine, tree: Tree, fbn: number): number {
+  let until = Number.POSITIVE_INFINITY;
+  for (let at: Tree | undefined = tree; at !== undefined; at = at.backing) {
+    const found = engine.trees.walk(at, fbn);
+    if (found === WALK_FIELD || found > WALK_FIELD) return fbn + 1;
+    const beyond = fbn >= at.capacityFbn;
+    if (!beyond) {
+      const span = 256 ** engine.trees.level;
+      const gone = at.goneBelowFbn > fbn ? at.goneBelowFbn : Number.POSITIVE_INFINITY;
+      until = Math.min(until, (Math.floor(fbn / span) + 1) * span, gone);
+    }
+    if (found === 1 && !beyond) break;
+    if (fbn * BLOCK_BYTES >= at.readThroughLimitBytes) break;
+    if (at.backing !== undefined) {
+      until = Math.min(until, Math.max(fbn + 1, Math.floor(at.readThroughLimitBytes / BLOCK_BYTES)));
+    }
+  }
+  return until;
+}
+
+function isFilled(engine: Engine, tree: Tree, fbn: number): boolean {
+  if (engine.trees.walk(tree, fbn) !== WALK_FIELD) return engine.trees.filledAbove;
+  const high = engine.trees.fieldWords[engine.trees.fieldAt + 1] as number;
+  return engine.trees.filledAbove || (high & FLAG_FILLED) !== 0;
+}
+
+function append(extents: Extent[], next: Extent): void {
+  const last = extents.at(-1);
+  if (
+    last !== undefined &&
+    last.kind === next.kind &&
+    last.depth === next.depth &&
+    last.filled === next.filled
+  ) {
+    extents[extents.length - 1] = { ...last, length: last.length + next.length };
+  } else {
+    extents.push(next);
+  }
+}

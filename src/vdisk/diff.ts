@@ -1,0 +1,111 @@
+/**
+ * The difference between two points of one vdisk's history: what the later trees hold. Nothing is
+ * compared, so it costs what was changed. Blocks that a split filled in are no change.
+ */
+import { StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES } from '../base/units.js';
+import { FLAG_FILLED, FLAG_IN_MEMORY, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
+import type { Engine } from '../store/engine.js';
+import type { Tree } from '../store/tree.js';
+
+export interface DiffExtent {
+  readonly offset: number;
+  readonly length: number;
+  readonly kind: 'data' | 'zero';
+}
+
+/** Blocks between two yields. */
+const SLICE_BLOCKS = 16384;
+
+/** The trees that hold what changed after `from`, newest first. @throws {StoreError} invalid */
+function changedTrees(from: Tree | undefined, to: Tree, names: [string, string]): Tree[] {
+  const trees: Tree[] = [];
+  for (let tree: Tree | undefined = to; tree !== from; tree = tree.backing) {
+    if (tree === undefined) {
+      throw new StoreError('invalid', `${names[0]} is not in the past of ${names[1]}`);
+    }
+    trees.push(tree);
+  }
+  return trees;
+}
+
+/**
+ * Extents that clients changed between `from` (exclusive; undefined: the beginning) and `to`. While
+ * it runs no tree between them is merged away.
+ */
+export async function* diffTrees(
+  engine: Engine,
+  from: Tree | undefined,
+  to: Tree,
+  names: [string, string],
+): AsyncGenerator<DiffExtent> {
+  const trees = changedTrees(from, to, names);
+  const held = from === undefined ? trees : [...trees, from];
+  for (const tree of held) tree.holds++;
+  try {
+    let extent: DiffExtent | undefined;
+    const end = Math.ceil(to.sizeBytes / BLOCK_BYTES);
+    for (let fbn = 0, looked = 0; fbn < end; ) {
+      const look = lookAt(engine, trees, fbn);
+      if (look === 'load') {
+        await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+        engine.assertAlive();
+        continue;
+      }
+      const offset = fbn * BLOCK_BYTES;
+      const length = Math.min(look.until * BLOCK_BYTES, to.sizeBytes) - offset;
+      if (look.kind !== extent?.kind || extent.offset + extent.length !== offset) {
+        if (extent !== undefined) yield extent;
+        extent = look.kind === 'same' ? undefined : { offset, length, kind: look.kind };
+      } else {
+        extent = { ...extent, length: extent.length + length };
+      }
+      fbn = look.until;
+      if (++looked % SLICE_BLOCKS === 0) await engine.options.clock.yield();
+    }
+    if (extent !== undefined) yield extent;
+  } finally {
+    for (const tree of held) tree.holds--;
+  }
+}
+
+interface Look {
+  readonly kind: 'same' | 'data' | 'zero';
+  /** First FBN that the answer does not speak of. */
+  readonly until: number;
+}
+
+function lookAt(engine: Engine, trees: readonly Tree[], fbn: number): Look | 'load' {
+  const walker = engine.trees;
+  let until = Number.POSITIVE_INFINITY;
+  for (const tree of trees) {
+    const found = walker.walk(tree, fbn);
+    if (found === WALK_MISS) return 'load';
+    if (found === WALK_FIELD) {
+      until = fbn + 1;
+      const high = walker.fieldWords[walker.fieldAt + 1] as number;
+      const isBuffer = (high & FLAG_IN_MEMORY) !== 0;
+      const vbn = vbnAt(walker.fieldWords, walker.fieldAt);
+      if (!isBuffer && vbn === 0) continue;
+      // Filled: the same bytes as in the backing store, which is older than all that is asked for.
+      if (walker.filledAbove || (high & FLAG_FILLED) !== 0) return { kind: 'same', until };
+      return { kind: !isBuffer && vbn === ZERO_VBN ? 'zero' : 'data', until };
+    }
+    if (fbn < tree.capacityFbn) {
+      const span = 256 ** walker.level;
+      until = Math.min(until, (Math.floor(fbn / span) + 1) * span);
+      if (fbn < tree.goneBelowFbn) until = fbn + 1;
+    }
+    if (found !== WALK_HOLE) {
+      return { kind: walker.filledAbove ? 'same' : 'zero', until };
+    }
+    if (fbn * BLOCK_BYTES >= tree.readThroughLimitBytes) {
+      // Beyond the limit nothing older shows: it reads as zeros since the vdisk was cut here.
+      return { kind: tree.backing === undefined ? 'same' : 'zero', until: Math.max(fbn + 1, until) };
+    }
+    const limitFbn = Math.ceil(tree.readThroughLimitBytes / BLOCK_BYTES);
+    until = Math.min(until, Math.max(fbn + 1, limitFbn));
+  }
+  return { kind: 'same', until };
+}

@@ -1,0 +1,307 @@
+/**
+ * Merges a deleted snapshot's tree into the one tree over it; nothing is copied.
+ *
+ * One level-1 range (or a whole untouched subtree) at a time, in one synchronous step of one
+ * generation: holes of the tree above adopt the source's pointers, what is hidden is freed, and the
+ * source's part is gone (`goneBelowFbn`).
+ *
+ * 1. It begins when the source is durable: a flushed write that only the log has would be lost with
+ *    the source's fields.
+ * 2. It waits for whoever holds the source: diffs, exports, splits that fill from or into it.
+ * 3. The tree above leaves the source only after a consistency point that holds every adoption.
+ */
+import { StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
+import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { WALK_FIELD, WALK_HOLE, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
+import type { Engine } from '../store/engine.js';
+import { alignDown, fieldIndex, type Tree } from '../store/tree.js';
+import { freePath, untilDurable } from './free-job.js';
+import type { Resolver } from './resolution.js';
+
+const SLICE_RANGES = 64;
+
+interface Merge {
+  readonly engine: Engine;
+  readonly resolver: Resolver;
+  readonly source: Tree;
+  readonly above: Tree;
+}
+
+type Stop = () => boolean;
+
+/** True if the source may be merged now. */
+export function mayMerge(source: Tree, above: Tree): boolean {
+  return (
+    source.overCount === 1 &&
+    source.holds === 0 &&
+    source.split === undefined &&
+    above.split === undefined
+  );
+}
+
+/** Merges the source into the tree above it. Returns early when stopped or no longer allowed. */
+export async function mergeDown(
+  engine: Engine,
+  resolver: Resolver,
+  source: Tree,
+  isStopped: Stop,
+): Promise<void> {
+  await untilDurable(engine, source);
+  const [above] = source.over();
+  if (above === undefined) return;
+  const merge: Merge = { engine, resolver, source, above };
+  let ranges = 0;
+  while (source.goneBelowFbn < source.capacityFbn) {
+    if (isStopped() || !mayMerge(source, above)) return;
+    engine.assertAlive();
+    engine.pool.makeFree(4 * above.height + 8);
+    const step = mergeRange(merge, source.goneBelowFbn);
+    if (step === 'load') {
+      await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+    } else if (step === 'space') {
+      await makeSpace(engine);
+    } else if (step === 'mask') {
+      await mergeMasked(merge, source.goneBelowFbn);
+    } else {
+      engine.trees.noteDirty(source, engine.generation);
+      engine.changed();
+      if (++ranges % SLICE_RANGES === 0) await engine.options.clock.yield();
+    }
+  }
+  await release(merge, isStopped);
+}
+
+async function makeSpace(engine: Engine): Promise<void> {
+  const hadFrees = engine.hasPendingFrees;
+  await engine.consistencyPoint();
+  if (!hadFrees) await engine.options.clock.yield();
+}
+
+async function release(merge: Merge, isStopped: Stop): Promise<void> {
+  const { engine, source, above, resolver } = merge;
+  // Every adoption must be durable before the log can say that the source is not read any more.
+  await engine.consistencyPoint();
+  if (isStopped() || source.gone) return;
+  engine.assertAlive();
+  above.readThroughLimitBytes = Math.min(
+    above.readThroughLimitBytes,
+    source.readThroughLimitBytes,
+  );
+  above.backing = source.backing;
+  // What is left in the count moved as whole subtrees, uncounted.
+  above.mappedBlocks += source.mappedBlocks;
+  engine.trees.noteDirty(above, engine.generation);
+  source.root.fill(0);
+  engine.removeTree(source);
+  resolver.clear();
+  engine.changed();
+}
+
+type MergeStep = 'done' | 'load' | 'space' | 'mask';
+
+/** Moves the cursor of the source on by one range or subtree. */
+function mergeRange(merge: Merge, fbn: number): MergeStep {
+  const { engine, source, above } = merge;
+  const { trees } = engine;
+  const found = trees.walk(source, fbn);
+  if (found === WALK_MISS) return 'load';
+  const level = found === WALK_FIELD ? 1 : trees.level;
+  if (found === WALK_HOLE) return pass(merge, fbn, level, level + 1);
+  if (fbn * BLOCK_BYTES >= above.readThroughLimitBytes && found === WALK_ZERO) {
+    return pass(merge, fbn, level, level + 1);
+  }
+  const whole = wholeLevel(merge, fbn, found === WALK_ZERO ? level : source.height);
+  if (whole === -1) return 'load';
+  if (whole > 0) return adoptSubtree(merge, fbn, whole);
+  return mergeFields(merge, fbn, found === WALK_ZERO);
+}
+
+/** The source's cursor goes to the end of this block; indirect blocks that it passes are freed. */
+function pass(merge: Merge, fbn: number, level: number, freeFrom: number): MergeStep {
+  const next = alignDown(fbn, level) + (SPAN_BLOCKS[level] as number);
+  freePath(merge.engine, merge.source, fbn, next, freeFrom);
+  merge.source.goneBelowFbn = next;
+  merge.resolver.dropRanges(
+    Math.floor(fbn / FIELDS_PER_BLOCK),
+    Math.ceil(next / FIELDS_PER_BLOCK),
+  );
+  return 'done';
+}
+
+/**
+ * The highest level at which the tree above has nothing at all here, so that it can adopt the
+ * source's pointer for the whole subtree; 0 if there is none, -1 if something is not loaded.
+ */
+function wholeLevel(merge: Merge, fbn: number, levelMax: number): number {
+  const { engine, source, above } = merge;
+  // The reference file keeps owners by tree: blocks it knows are moved one by one.
+  if (source.sharedBlocks !== 0 || engine.generation.shares.length > 0) return 0;
+  const found = engine.trees.walk(above, fbn);
+  if (found === WALK_MISS) return -1;
+  if (found !== WALK_HOLE) return 0;
+  if (fbn >= above.capacityFbn) return 0;
+  for (let level = Math.min(engine.trees.level, levelMax); level >= 1; level--) {
+    const span = SPAN_BLOCKS[level] as number;
+    if (fbn % span !== 0) continue;
+    if ((fbn + span) * BLOCK_BYTES > above.readThroughLimitBytes) continue;
+    return level;
+  }
+  return 0;
+}
+
+function adoptSubtree(merge: Merge, fbn: number, level: number): MergeStep {
+  const { engine, source, above } = merge;
+  const pointer = pointerAt(engine, source, fbn, level);
+  const cost = 2 * above.height;
+  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'release')) return 'space';
+  if (level < above.height && engine.trees.pathCost(above, fbn, engine.generation.number) < 0) {
+    return 'load';
+  }
+  engine.trees.putSubtree(above, fbn, level, pointer, engine.generation);
+  return pass(merge, fbn, level, level + 1);
+}
+
+/** The source's pointer to its block of this level over the FBN; loaded, since a walk went by. */
+function pointerAt(engine: Engine, tree: Tree, fbn: number, level: number): Uint32Array {
+  const { pool } = engine;
+  let words: Uint32Array = tree.root;
+  let at = 0;
+  for (let above = tree.height; above > level; above--) {
+    const vbn = vbnAt(words, at);
+    if (vbn <= ZERO_VBN) break;
+    const buffer = pool.find(vbn);
+    words = pool.wordsOf(buffer);
+    at = pool.wordStart(buffer) + fieldIndex(fbn, above) * POINTER_WORDS;
+  }
+  return words.slice(at, at + POINTER_WORDS);
+}
+
+/** One level-1 range, field by field. */
+function mergeFields(merge: Merge, fbn: number, isZero: boolean): MergeStep {
+  const { engine, above } = merge;
+  const { trees, generation } = engine;
+  if (fbn >= above.capacityFbn || fbn * BLOCK_BYTES >= above.readThroughLimitBytes) {
+    return hideAll(merge, fbn, isZero);
+  }
+  if (!engine.hasBufferRoom) return 'space';
+  const cost = trees.pathCost(above, fbn, generation.number);
+  if (cost < 0) return 'load';
+  if (maskedFbn(merge, fbn, isZero) !== undefined) return 'mask';
+  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'release')) return 'space';
+  const from = sourceFields(merge, fbn, isZero);
+  trees.dirtyPath(above, fbn, generation);
+  const words = trees.fieldWords;
+  const start = trees.fieldAt;
+  for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
+    const at = start + index * POINTER_WORDS;
+    const theirs = from.subarray(index * POINTER_WORDS, (index + 1) * POINTER_WORDS);
+    const vbn = vbnAt(theirs, 0);
+    if (vbn === 0) continue;
+    const isBelow = (fbn + index + 1) * BLOCK_BYTES <= above.readThroughLimitBytes;
+    const isHole = (words[at] as number) === 0 && (words[at + 1] as number) === 0;
+    if (isHole && isBelow) adoptField(merge, words, at, theirs, vbn);
+    else if (vbn > ZERO_VBN) hideField(merge, vbn);
+  }
+  return pass(merge, fbn, 1, isZero ? levelAbove(merge, fbn) : 1);
+}
+
+function levelAbove(merge: Merge, fbn: number): number {
+  const found = merge.engine.trees.walk(merge.source, fbn);
+  return found === WALK_FIELD ? 1 : merge.engine.trees.level + 1;
+}
+
+function adoptField(
+  merge: Merge,
+  words: Uint32Array,
+  at: number,
+  theirs: Uint32Array,
+  vbn: number,
+): void {
+  const { engine, source, above } = merge;
+  words.set(theirs, at);
+  if (vbn <= ZERO_VBN) return;
+  source.mappedBlocks--;
+  above.mappedBlocks++;
+  if (source.sharedBlocks === 0) return;
+  engine.generation.moves.push({
+    vbn,
+    fromId: source.ownerOfBlocks,
+    toId: above.ownerOfBlocks,
+  });
+}
+
+function hideField(merge: Merge, vbn: number): void {
+  merge.source.mappedBlocks--;
+  merge.engine.generation.freeData(merge.source.ownerOfBlocks, vbn);
+}
+
+/** The source's fields of the range, as they stand; zeros of an upper pointer written out. */
+function sourceFields(merge: Merge, fbn: number, isZero: boolean): Uint32Array {
+  const { trees } = merge.engine;
+  if (isZero) {
+    const words = new Uint32Array(FIELDS_PER_BLOCK * POINTER_WORDS);
+    for (let at = 0; at < words.length; at += POINTER_WORDS) words[at] = ZERO_VBN;
+    return words;
+  }
+  trees.walk(merge.source, fbn);
+  return trees.fieldWords.slice(trees.fieldAt, trees.fieldAt + FIELDS_PER_BLOCK * POINTER_WORDS);
+}
+
+/** Nothing above can see this range: its blocks are freed. */
+function hideAll(merge: Merge, fbn: number, isZero: boolean): MergeStep {
+  if (isZero) return pass(merge, fbn, 1, levelAbove(merge, fbn));
+  const from = sourceFields(merge, fbn, false);
+  for (let at = 0; at < from.length; at += POINTER_WORDS) {
+    const vbn = vbnAt(from, at);
+    if (vbn > ZERO_VBN) hideField(merge, vbn);
+  }
+  return pass(merge, fbn, 1, 1);
+}
+
+/** The block of the range in which the limit lies, if the tree above reads it from the source. */
+function maskedFbn(merge: Merge, fbn: number, isZero: boolean): number | undefined {
+  const { engine, above } = merge;
+  const limit = above.readThroughLimitBytes;
+  const cut = Math.floor(limit / BLOCK_BYTES);
+  if (isZero || limit % BLOCK_BYTES === 0 || cut < fbn || cut >= fbn + FIELDS_PER_BLOCK) {
+    return undefined;
+  }
+  const theirs = sourceFields(merge, fbn, false);
+  if (vbnAt(theirs, (cut - fbn) * POINTER_WORDS) <= ZERO_VBN) return undefined;
+  const found = engine.trees.walk(above, cut);
+  if (found !== WALK_FIELD) return found === WALK_HOLE ? cut : undefined;
+  const { fieldWords, fieldAt } = engine.trees;
+  const isBuffer = ((fieldWords[fieldAt + 1] as number) & FLAG_IN_MEMORY) !== 0;
+  return !isBuffer && vbnAt(fieldWords, fieldAt) === 0 ? cut : undefined;
+}
+
+/** Gives the tree above a block of its own where the limit cuts one of the source's in two. */
+async function mergeMasked(merge: Merge, fbn: number): Promise<void> {
+  const { engine, source, above } = merge;
+  const cut = maskedFbn(merge, fbn, false);
+  if (cut === undefined) return;
+  const fields = sourceFields(merge, fbn, false);
+  const at = (cut - fbn) * POINTER_WORDS;
+  const bytes = new Uint8Array(BLOCK_BYTES);
+  const vbn = vbnAt(fields, at);
+  const bad = await engine.loader.readData(vbn, [bytes], [fields[at + 2] as number]);
+  if (bad >= 0) {
+    throw new StoreError(
+      'corrupt',
+      `tree ${source.id}, block ${cut}: VBN ${vbn} does not have the checksum of its pointer`,
+    );
+  }
+  engine.pool.makeFree(2 * above.height + 4);
+  // The read let others run: is it still a hole?
+  if (maskedFbn(merge, fbn, false) !== cut) return;
+  const cost = engine.trees.pathCost(above, cut, engine.generation.number);
+  if (cost < 0 || !engine.medium.hasRoom({ dataBlocks: 1, metaBlocks: cost }, 'release')) {
+    return makeSpace(engine);
+  }
+  bytes.fill(0, above.readThroughLimitBytes - cut * BLOCK_BYTES);
+  engine.trees.dirtyPath(above, cut, engine.generation);
+  const buffer = engine.pool.take();
+  engine.pool.bytes(buffer).set(bytes);
+  engine.trees.putData(above, buffer, engine.generation, false);
+}

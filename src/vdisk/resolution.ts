@@ -1,0 +1,168 @@
+/**
+ * Resolution: what the holes over one level-1 range of a tree lead to, all backing stores considered.
+ * Found once, it serves every clone: a warm read costs the same at any depth.
+ *
+ * 1. It is made in one synchronous pass over loaded blocks, so it is true at that moment. What is
+ *    missing is reported for the whole lineage at once, to be loaded together.
+ * 2. It is kept only for trees that do not change, and dropped for a range (`dropRanges`) when a merge
+ *    moves pointers there, altogether (`clear`) when a tree leaves a lineage. One that names a dirty
+ *    buffer is not kept: the buffer gets a VBN soon.
+ * 3. A split that fills a hole of a backing store changes no bytes; what it resolved to stays true
+ *    until the association is released.
+ */
+import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { type BufferTrees, WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
+import type { Tree } from '../store/tree.js';
+
+const RANGE_WORDS = FIELDS_PER_BLOCK * POINTER_WORDS;
+
+export class Resolution {
+  /** Pointers like an indirect block's; the fourth word is the depth the block was found at. */
+  readonly words = new Uint32Array(RANGE_WORDS);
+  /** Blocks of which only so many bytes count, by index: a read-through limit lies in them. */
+  masked: Map<number, number> | undefined;
+  isLasting = true;
+  /** Fields that lead to a data block. */
+  dataCount = 0;
+}
+
+export interface MissingBlock {
+  readonly vbn: number;
+  readonly crc: number;
+}
+
+export class Resolver {
+  readonly #trees: BufferTrees;
+  readonly #ranges = new Map<Tree, Map<number, Resolution>>();
+  readonly #countMax: number;
+  #count = 0;
+  /** After `resolve` gave undefined: metadata blocks to load. */
+  readonly missing: MissingBlock[] = [];
+
+  constructor(trees: BufferTrees, memoryBytes: number) {
+    this.#trees = trees;
+    this.#countMax = Math.max(64, Math.floor(memoryBytes / 16 / BLOCK_BYTES));
+  }
+
+  /** What the range of this tree and its backing stores holds; undefined if blocks are missing. */
+  resolve(tree: Tree, range: number): Resolution | undefined {
+    const kept = this.#ranges.get(tree)?.get(range);
+    if (kept !== undefined) return kept;
+    const resolution = this.#pass(tree, range);
+    if (resolution?.isLasting === true) this.#keep(tree, range, resolution);
+    return resolution;
+  }
+
+  #pass(tree: Tree, range: number): Resolution | undefined {
+    const resolution = new Resolution();
+    const open = new Uint8Array(FIELDS_PER_BLOCK).fill(1);
+    this.missing.length = 0;
+    let limit = Number.POSITIVE_INFINITY;
+    let depth = 0;
+    for (let at: Tree | undefined = tree; at !== undefined; at = at.backing) {
+      const found = this.#trees.walk(at, range * FIELDS_PER_BLOCK);
+      if (found === WALK_MISS) {
+        this.missing.push({ vbn: this.#trees.missVbn, crc: this.#trees.missCrc });
+      } else if (found === WALK_ZERO) {
+        break;
+      } else if (found === WALK_FIELD && this.#takeFields(resolution, open, depth, limit, range)) {
+        break;
+      }
+      limit = Math.min(limit, at.readThroughLimitBytes);
+      if (limit <= range * FIELDS_PER_BLOCK * BLOCK_BYTES) break;
+      depth++;
+    }
+    return this.missing.length > 0 ? undefined : resolution;
+  }
+
+  /** Takes what the level-1 block has for fields that are still open; true if none is left. */
+  #takeFields(
+    resolution: Resolution,
+    open: Uint8Array,
+    depth: number,
+    limit: number,
+    range: number,
+  ): boolean {
+    const from = this.#trees.fieldWords;
+    // The walk went to the range's first FBN, so this is the block's first field.
+    const start = this.#trees.fieldAt;
+    let left = 0;
+    for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
+      if (open[index] === 0) continue;
+      const blockStart = (range * FIELDS_PER_BLOCK + index) * BLOCK_BYTES;
+      const at = start + index * POINTER_WORDS;
+      const isBuffer = ((from[at + 1] as number) & FLAG_IN_MEMORY) !== 0;
+      const vbn = isBuffer ? -1 : vbnAt(from, at);
+      if (blockStart >= limit) {
+        open[index] = 0;
+      } else if (vbn === HOLE_VBN) {
+        left++;
+      } else if (vbn === ZERO_VBN) {
+        open[index] = 0;
+      } else {
+        open[index] = 0;
+        this.#takeField(resolution, from, at, index, depth, isBuffer);
+        if (limit < blockStart + BLOCK_BYTES) {
+          resolution.masked ??= new Map();
+          resolution.masked.set(index, limit - blockStart);
+        }
+      }
+    }
+    return left === 0;
+  }
+
+  #takeField(
+    resolution: Resolution,
+    from: Uint32Array,
+    at: number,
+    index: number,
+    depth: number,
+    isBuffer: boolean,
+  ): void {
+    const to = index * POINTER_WORDS;
+    resolution.words[to] = from[at] as number;
+    resolution.words[to + 1] = from[at + 1] as number;
+    resolution.words[to + 2] = from[at + 2] as number;
+    resolution.words[to + 3] = depth;
+    resolution.dataCount++;
+    if (isBuffer) resolution.isLasting = false;
+  }
+
+  #keep(tree: Tree, range: number, resolution: Resolution): void {
+    let ranges = this.#ranges.get(tree);
+    if (ranges === undefined) {
+      ranges = new Map();
+      this.#ranges.set(tree, ranges);
+    }
+    ranges.set(range, resolution);
+    this.#count++;
+    while (this.#count > this.#countMax) this.#dropOldest();
+  }
+
+  #dropOldest(): void {
+    for (const [tree, ranges] of this.#ranges) {
+      for (const range of ranges.keys()) {
+        ranges.delete(range);
+        this.#count--;
+        if (ranges.size === 0) this.#ranges.delete(tree);
+        return;
+      }
+    }
+  }
+
+  /** Pointers of these ranges moved from one tree to another. */
+  dropRanges(from: number, to: number): void {
+    for (const ranges of this.#ranges.values()) {
+      for (const range of ranges.keys()) {
+        if (range >= from && range < to && ranges.delete(range)) this.#count--;
+      }
+    }
+  }
+
+  /** A tree left a lineage. */
+  clear(): void {
+    this.#ranges.clear();
+    this.#count = 0;
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Exact figures that take a walk over level-1 blocks (no data is read): what a vdisk reads through,
+ * and what deleting it would give back.
+ */
+import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { WALK_FIELD, WALK_MISS } from '../store/buffer-tree.js';
+import type { Engine } from '../store/engine.js';
+import type { Tree } from '../store/tree.js';
+import { SOURCE_MISS, SOURCE_ZERO } from './block-source.js';
+import { emptyUntil } from './block-status.js';
+import type { Reader } from './reader.js';
+
+export interface ScanReport {
+  /** Bytes that the vdisk reads from its backing stores. */
+  readonly readThroughBytes: number;
+  /** Bytes of data that nobody would name if the vdisk were deleted. */
+  readonly givesBackBytes: number;
+}
+
+const SLICE_BLOCKS = 16384;
+
+export async function scanTree(engine: Engine, reader: Reader, tree: Tree): Promise<ScanReport> {
+  tree.holds++;
+  try {
+    const readThrough = await countReadThrough(engine, reader, tree);
+    const givesBack = tree.overCount === 0 ? await countExclusive(engine, tree) : 0;
+    return {
+      readThroughBytes: readThrough * BLOCK_BYTES,
+      givesBackBytes: givesBack * BLOCK_BYTES,
+    };
+  } finally {
+    tree.holds--;
+  }
+}
+
+async function countReadThrough(engine: Engine, reader: Reader, tree: Tree): Promise<number> {
+  const end = Math.ceil(tree.sizeBytes / BLOCK_BYTES);
+  const { source } = reader;
+  let count = 0;
+  let looked = 0;
+  source.begin();
+  for (let fbn = 0; fbn < end; ) {
+    const found = source.find(tree, fbn);
+    if (found === SOURCE_MISS) {
+      await reader.loadAll(source.missing.slice());
+      source.begin();
+      continue;
+    }
+    if (found === SOURCE_ZERO) {
+      fbn = emptyUntil(engine, tree, fbn);
+    } else {
+      if (source.isHole) count++;
+      fbn++;
+    }
+    if (++looked % SLICE_BLOCKS !== 0) continue;
+    await engine.options.clock.yield();
+    engine.assertAlive();
+    source.begin();
+  }
+  return count;
+}
+
+/** Data blocks of the tree without an entry in the reference file. */
+async function countExclusive(engine: Engine, tree: Tree): Promise<number> {
+  let count = 0;
+  for (let fbn = 0, looked = 0; fbn < tree.capacityFbn; ) {
+    const found = engine.trees.walk(tree, fbn);
+    if (found === WALK_MISS) {
+      await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+      continue;
+    }
+    if (found !== WALK_FIELD) {
+      fbn = (Math.floor(fbn / 256 ** engine.trees.level) + 1) * 256 ** engine.trees.level;
+    } else {
+      count += await countFields(engine, tree, fbn);
+      fbn += FIELDS_PER_BLOCK;
+    }
+    if (++looked % 256 === 0) await engine.options.clock.yield();
+    engine.assertAlive();
+  }
+  return count;
+}
+
+async function countFields(engine: Engine, tree: Tree, fbn: number): Promise<number> {
+  engine.trees.walk(tree, fbn);
+  const at = engine.trees.fieldAt;
+  const words = engine.trees.fieldWords.slice(at, at + FIELDS_PER_BLOCK * POINTER_WORDS);
+  let count = 0;
+  for (let field = 0; field < words.length; field += POINTER_WORDS) {
+    if (((words[field + 1] as number) & FLAG_IN_MEMORY) !== 0) {
+      count++;
+      continue;
+    }
+    const vbn = vbnAt(words, field);
+    if (vbn > ZERO_VBN && !(await engine.isShared(vbn))) count++;
+  }
+  return count;
+}

@@ -1,0 +1,114 @@
+/** A vdisk or snapshot as its clients see it: the block target over an entry of the table. */
+import { StoreError } from '../base/store-error.js';
+import type { Engine } from '../store/engine.js';
+import type { Tree } from '../store/tree.js';
+import { blockStatus } from './block-status.js';
+import type { BlockTarget, Extent, WriteOptions } from './block-target.js';
+import type { Reader } from './reader.js';
+import type { VdiskEntry } from './vdisk-table.js';
+import type { Writer } from './writer.js';
+
+export interface VdiskParts {
+  readonly engine: Engine;
+  readonly reader: Reader;
+  readonly writer: Writer;
+}
+
+export class Vdisk implements BlockTarget {
+  readonly #parts: VdiskParts;
+  readonly #entry: VdiskEntry;
+
+  constructor(parts: VdiskParts, entry: VdiskEntry) {
+    this.#parts = parts;
+    this.#entry = entry;
+  }
+
+  get name(): string {
+    return this.#entry.name;
+  }
+
+  get sizeBytes(): number {
+    return this.#entry.head.sizeBytes;
+  }
+
+  get readOnly(): boolean {
+    return this.#entry.record.kind === 'snapshot';
+  }
+
+  /** The tree that takes the vdisk's writes now. */
+  get head(): Tree {
+    return this.#entry.head;
+  }
+
+  checkRange(offset: number, length: number): void {
+    if (this.#entry.gone) {
+      throw new StoreError('not-found', `${this.#entry.name} has been deleted`);
+    }
+    const size = this.sizeBytes;
+    const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+    if (!isRange || offset < 0 || length < 0 || offset + length > size) {
+      throw new StoreError(
+        'invalid',
+        `bytes ${offset} to ${offset + length} are not within the ${size} bytes of ${this.name}`,
+      );
+    }
+  }
+
+  #checkWrite(offset: number, length: number): void {
+    this.checkRange(offset, length);
+    if (this.readOnly) throw new StoreError('read-only', `${this.name} is a snapshot`);
+  }
+
+  read(offset: number, into: Uint8Array): void | Promise<void> {
+    this.checkRange(offset, into.length);
+    return this.#parts.reader.read(this, offset, into);
+  }
+
+  write(offset: number, data: Uint8Array, options?: WriteOptions): void | Promise<void> {
+    this.#checkWrite(offset, data.length);
+    return this.#finish(this.#parts.writer.write(this, offset, data), options);
+  }
+
+  trim(offset: number, length: number, options?: WriteOptions): void | Promise<void> {
+    return this.writeZeroes(offset, length, options);
+  }
+
+  writeZeroes(offset: number, length: number, options?: WriteOptions): void | Promise<void> {
+    this.#checkWrite(offset, length);
+    return this.#finish(this.#parts.writer.zero(this, offset, length), options);
+  }
+
+  #finish(done: void | Promise<void>, options: WriteOptions | undefined): void | Promise<void> {
+    if (options?.fua !== true) return done;
+    return this.#thenFlush(done);
+  }
+
+  async #thenFlush(done: void | Promise<void>): Promise<void> {
+    await done;
+    await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    this.checkRange(0, 0);
+    const { engine } = this.#parts;
+    engine.assertAlive();
+    await engine.writer.flush(unloggedOf(this.#entry.head));
+  }
+
+  blockStatus(offset: number, length: number): Promise<Extent[]> {
+    this.checkRange(offset, length);
+    return blockStatus(this.#parts, this, offset, length);
+  }
+}
+
+/**
+ * The trees of the lineage that have writes which are not in the log. A clone's FLUSH covers what it
+ * reads through, too: its client relies on bytes that it has seen.
+ */
+export function unloggedOf(head: Tree): Tree[] {
+  const trees: Tree[] = [];
+  for (let tree: Tree | undefined = head; tree !== undefined; tree = tree.backing) {
+    if (tree.unlogged !== undefined || tree.unloggedOld !== undefined) trees.push(tree);
+  }
+  return trees;
+}

@@ -1,0 +1,345 @@
+/**
+ * Every field of every structure of the format, each written alone: which bytes it changes.
+ *
+ * The codecs' tests ask that no two fields share a byte; the documents' test asks that
+ * docs/FORMAT.md gives each field the bytes it has.
+ */
+import { BLOCK_BYTES } from '../../src/base/units.js';
+import { encodeFsinfo, type Fsinfo, type Metafile } from '../../src/layout/fsinfo.js';
+import { encodeLogEntry, type LogEntry, logEntryBytes } from '../../src/layout/log-entry.js';
+import {
+  encodeGroupHeader,
+  GROUP_HEADER_BYTES,
+  type GroupHead,
+} from '../../src/layout/log-group.js';
+import {
+  type BlockTag,
+  encodeRecordTrailer,
+  type RecordHead,
+} from '../../src/layout/log-record.js';
+import { FLAG_FILLED, POINTER_WORDS, putPointer } from '../../src/layout/pointer.js';
+import { REFERENCE_WORDS, toggleOwner } from '../../src/layout/reference-entry.js';
+import {
+  encodeTreeRecord,
+  TREE_RECORD_BYTES,
+  type TreeRecord,
+} from '../../src/layout/tree-record.js';
+import { USAGE_ENTRY_BYTES, usageWord } from '../../src/layout/usage-entry.js';
+import {
+  encodeVdiskRecord,
+  VDISK_RECORD_BYTES,
+  type VdiskRecord,
+} from '../../src/layout/vdisk-record.js';
+import {
+  PLAIN_FSINFO,
+  PLAIN_GROUP,
+  PLAIN_RECORD,
+  PLAIN_TREE,
+  PLAIN_VDISK,
+} from './layout-values.js';
+
+export interface Structure {
+  /** As docs/FORMAT.md calls it. */
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Field by name: the bytes that differ when it alone is changed. */
+  readonly fields: ReadonlyMap<string, readonly number[]>;
+  /** Fields that the encoder fills in: constants, lengths, checksums. */
+  readonly derived: readonly string[];
+}
+
+const MOST = 2 ** 53 - 1;
+const U32_MOST = 2 ** 32 - 1;
+const OTHER_ID = new Uint8Array(16).fill(0x5f);
+
+function changedBytes(one: Uint8Array, other: Uint8Array): number[] {
+  const changed: number[] = [];
+  for (let at = 0; at < Math.max(one.length, other.length); at++) {
+    if (one[at] !== other[at]) changed.push(at);
+  }
+  return changed;
+}
+
+interface StructureOptions<Value> {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly plain: Value;
+  readonly encode: (value: Value) => Uint8Array;
+  readonly fields: Readonly<Record<string, Partial<Value>>>;
+  readonly derived?: readonly string[];
+  /** First bytes of derived fields of four bytes, which change with everything. */
+  readonly checksumAt?: number;
+}
+
+function structure<Value>(options: StructureOptions<Value>): Structure {
+  const plain = options.encode(options.plain);
+  const crc = options.checksumAt ?? Number.NEGATIVE_INFINITY;
+  const fields = new Map<string, readonly number[]>();
+  for (const [field, change] of Object.entries(options.fields)) {
+    const changed = changedBytes(plain, options.encode({ ...options.plain, ...change }));
+    fields.set(
+      field,
+      changed.filter((at) => at < crc || at >= crc + 4),
+    );
+  }
+  const { name, sizeBytes, derived = [] } = options;
+  return { name, sizeBytes, fields, derived };
+}
+
+function root(name: Metafile): Partial<Fsinfo> {
+  // VBN 2^53 - 2, with the one flag of the format.
+  const words = [U32_MOST - 1, 0x011f_ffff, U32_MOST, 0] as const;
+  return { roots: { ...PLAIN_FSINFO.roots, [name]: { words, height: 5 } } };
+}
+
+function fsinfoStructures(): Structure[] {
+  const logPlain: Fsinfo = { ...PLAIN_FSINFO, medium: 'object-log' };
+  const fsinfo = structure<Fsinfo>({
+    name: 'fsinfo',
+    sizeBytes: BLOCK_BYTES,
+    plain: logPlain,
+    encode: encodeFsinfo,
+    checksumAt: 8,
+    derived: ['magic', 'crc', 'blockBytes', 'segmentBlocks', 'checksumKind'],
+    fields: {
+      uuid: { uuid: OTHER_ID },
+      version: { version: U32_MOST },
+      compatible: { compatible: MOST },
+      readOnlyCompatible: { readOnlyCompatible: MOST },
+      incompatible: { incompatible: MOST },
+      medium: { medium: 'in-place' },
+      cpNumber: { cpNumber: MOST },
+      epoch: { epoch: MOST },
+      lineage: { lineage: MOST },
+      logUuid: { logUuid: OTHER_ID },
+      clean: { clean: true },
+      storeBlocks: { storeBlocks: MOST },
+      logStart: { logStart: MOST },
+      logBlocks: { logBlocks: MOST },
+      replayFrom: { replayFrom: MOST },
+      replayPosition: { replayPosition: MOST },
+      nextTreeId: { nextTreeId: MOST },
+      nextVdiskId: { nextVdiskId: MOST },
+      freePairs: { freePairs: MOST },
+      dataGaps: { dataGaps: MOST },
+      metaGaps: { metaGaps: MOST },
+      usedBlocks: { usedBlocks: MOST },
+      treeRoot: root('tree'),
+      vdiskRoot: root('vdisk'),
+      referenceRoot: root('reference'),
+      usageRoot: root('usage'),
+      mapRoot: root('map'),
+      tail: { epochs: [{ epoch: MOST, firstRecord: MOST }] },
+    },
+  });
+  const oneEpoch = (epoch: number, firstRecord: number): Partial<Fsinfo> => ({
+    epochs: [{ epoch, firstRecord }],
+  });
+  const tail = structure<Fsinfo>({
+    name: 'epochs tag',
+    sizeBytes: 20,
+    plain: { ...logPlain, ...oneEpoch(1, 0) },
+    encode: (info) => encodeFsinfo(info).subarray(512, 532),
+    derived: ['tag', 'bytes'],
+    fields: { epoch: oneEpoch(MOST - 1, 0), firstRecord: oneEpoch(1, MOST) },
+  });
+  return [fsinfo, tail];
+}
+
+function entryStructures(): Structure[] {
+  const words = structure<{ vbn: number; flags: number; crc: number }>({
+    name: 'pointer',
+    sizeBytes: 16,
+    plain: { vbn: 0, flags: 0, crc: 0 },
+    encode: ({ vbn, flags, crc }) => {
+      const pointer = new Uint32Array(POINTER_WORDS);
+      putPointer(pointer, 0, vbn, crc, flags);
+      return new Uint8Array(pointer.buffer);
+    },
+    fields: { vbn: { vbn: MOST }, flags: { flags: FLAG_FILLED }, crc: { crc: U32_MOST } },
+    derived: [],
+  });
+  const reference = structure<{ count: number; owners: number }>({
+    name: 'reference entry',
+    sizeBytes: 16,
+    plain: { count: 0, owners: 0 },
+    encode: ({ count, owners }) => {
+      const entry = new Uint32Array(REFERENCE_WORDS);
+      entry[0] = count;
+      toggleOwner(entry, 0, owners);
+      return new Uint8Array(entry.buffer);
+    },
+    fields: { count: { count: U32_MOST }, owners: { owners: MOST } },
+  });
+  const usage = structure<{ live: number; kind: number; blocks: number }>({
+    name: 'usage entry',
+    sizeBytes: USAGE_ENTRY_BYTES,
+    plain: { live: 0, kind: 0, blocks: 0 },
+    encode: ({ live, kind, blocks }) =>
+      new Uint8Array(Uint32Array.of(usageWord(live, kind), blocks).buffer),
+    fields: { live: { live: 0xffff }, kind: { kind: 0xff }, blocks: { blocks: U32_MOST } },
+  });
+  return [words, reference, usage];
+}
+
+function recordStructures(): Structure[] {
+  const filling = { mode: 'copy', phase: 'filling', positionFbn: 0, bad: [] } as const;
+  const tree = structure<TreeRecord>({
+    name: 'tree record',
+    sizeBytes: TREE_RECORD_BYTES,
+    plain: { ...PLAIN_TREE, split: filling },
+    encode: (record) => {
+      const bytes = new Uint8Array(TREE_RECORD_BYTES);
+      encodeTreeRecord(record, bytes);
+      return bytes;
+    },
+    fields: {
+      id: { id: MOST - 1 },
+      state: { state: 'dying' },
+      height: { height: 5 },
+      splitMode: { split: { ...filling, mode: 'share' } },
+      splitPhase: { split: { ...filling, phase: 'paused' } },
+      root: { root: [U32_MOST, U32_MOST, U32_MOST, U32_MOST] },
+      sizeBytes: { sizeBytes: MOST },
+      backingId: { backingId: MOST },
+      readThroughLimitBytes: { readThroughLimitBytes: MOST },
+      mappedBlocks: { mappedBlocks: MOST },
+      sharedBlocks: { sharedBlocks: MOST },
+      ownerId: { ownerId: MOST },
+      goneBelowFbn: { goneBelowFbn: MOST },
+      countedById: { countedById: MOST },
+      positionFbn: { split: { ...filling, positionFbn: MOST } },
+    },
+    // A bad range changes the count too: the test of the record looks at the two apart.
+    derived: ['badCount', 'bad'],
+  });
+  const vdisk = structure<VdiskRecord>({
+    name: 'vdisk record',
+    sizeBytes: VDISK_RECORD_BYTES,
+    plain: PLAIN_VDISK,
+    encode: (record) => {
+      const bytes = new Uint8Array(VDISK_RECORD_BYTES);
+      encodeVdiskRecord(record, bytes);
+      return bytes;
+    },
+    fields: {
+      id: { id: MOST - 1 },
+      kind: { kind: 'snapshot' },
+      state: { gone: true },
+      headTreeId: { headTreeId: MOST },
+      ofVdiskId: { ofVdiskId: MOST },
+      serial: { serial: OTHER_ID },
+      createdCp: { createdCp: MOST },
+      createdWallMs: { createdWallMs: MOST },
+      name: { name: 'o' },
+    },
+    derived: ['nameBytes'],
+  });
+  return [tree, vdisk];
+}
+
+function encodedEntry(entry: LogEntry): Uint8Array {
+  const bytes = new Uint8Array(logEntryBytes(entry));
+  encodeLogEntry(entry, bytes, 0);
+  return bytes;
+}
+
+function logStructures(): Structure[] {
+  const derived = ['kind', 'bytes'];
+  const data = structure<LogEntry & { readonly kind: 'data' }>({
+    name: 'data entry',
+    sizeBytes: 32,
+    plain: { kind: 'data', treeId: 0, fbn: 0, crc: 0, payloadIndex: 0 },
+    encode: encodedEntry,
+    fields: {
+      crc: { crc: U32_MOST },
+      tree: { treeId: MOST },
+      fbn: { fbn: 2 ** 40 - 1 },
+      payloadIndex: { payloadIndex: U32_MOST },
+    },
+    derived,
+  });
+  const pointers = structure<LogEntry & { readonly kind: 'pointers' }>({
+    name: 'pointers entry',
+    sizeBytes: 40,
+    plain: { kind: 'pointers', treeId: 0, fbn: 0, vbn: 0, crcs: Uint32Array.of(0, 0) },
+    encode: encodedEntry,
+    fields: {
+      tree: { treeId: MOST },
+      fbn: { fbn: 2 ** 40 - 2 },
+      vbn: { vbn: MOST - 2 },
+      crcs: { crcs: Uint32Array.of(U32_MOST, U32_MOST) },
+    },
+    derived: [...derived, 'count'],
+  });
+  const range = structure<LogEntry & { readonly kind: 'range' }>({
+    name: 'range entry',
+    sizeBytes: 32,
+    plain: { kind: 'range', treeId: 0, fbn: 0, blocks: 0, to: 'zero' },
+    encode: encodedEntry,
+    fields: {
+      to: { to: 'hole' },
+      tree: { treeId: MOST },
+      fbn: { fbn: 2 ** 40 },
+      blocks: { blocks: 2 ** 40 },
+    },
+    derived,
+  });
+  const group = structure<GroupHead>({
+    name: 'group header',
+    sizeBytes: GROUP_HEADER_BYTES,
+    plain: { ...PLAIN_GROUP, sequence: MOST },
+    encode: (head) => encodeGroupHeader(head, [], 0).subarray(0, GROUP_HEADER_BYTES),
+    checksumAt: 4,
+    fields: {
+      uuid: { uuid: OTHER_ID },
+      sequence: { sequence: 0 },
+      epoch: { epoch: MOST },
+      cpNumber: { cpNumber: MOST },
+      syncedThrough: { syncedThrough: MOST },
+    },
+    derived: ['magic', 'crc', 'headerBytes', 'payloadBlocks', 'entries'],
+  });
+  return [data, pointers, range, group];
+}
+
+function objectStructures(): Structure[] {
+  const trailer = structure<RecordHead>({
+    name: 'record trailer',
+    sizeBytes: 80,
+    plain: PLAIN_RECORD,
+    encode: (head) => encodeRecordTrailer(head, [], []).subarray(0, 80),
+    fields: {
+      kind: { kind: 'seal' },
+      uuid: { uuid: OTHER_ID },
+      lineage: { lineage: MOST },
+      epoch: { epoch: MOST },
+      number: { number: MOST },
+      cpNumber: { cpNumber: MOST },
+      nonce: { nonce: OTHER_ID },
+    },
+    derived: ['blocks', 'entries'],
+  });
+  const tag = structure<BlockTag>({
+    name: 'block tag',
+    sizeBytes: 24,
+    plain: { treeId: 0, fbn: 0, crc: 0, level: 0, kind: 'data' },
+    encode: (one) => encodeRecordTrailer(PLAIN_RECORD, [one], []).subarray(80, 104),
+    fields: {
+      tree: { treeId: MOST },
+      fbn: { fbn: MOST },
+      crc: { crc: U32_MOST },
+      level: { level: 5 },
+      kind: { kind: 'meta' },
+    },
+  });
+  return [trailer, tag];
+}
+
+export const STRUCTURES: readonly Structure[] = [
+  ...fsinfoStructures(),
+  ...entryStructures(),
+  ...recordStructures(),
+  ...logStructures(),
+  ...objectStructures(),
+];

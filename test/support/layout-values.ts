@@ -1,0 +1,285 @@
+/**
+ * Values of the on-disk format for tests: a plain one of each kind, and arbitrary ones.
+ *
+ * The arbitrary ones are whatever a codec must bring back as it was, sensible or not.
+ */
+import fc from 'fast-check';
+import { BLOCK_BYTES, HEIGHT_MAX, SEGMENT_BLOCKS, STORE_BYTES_MAX } from '../../src/base/units.js';
+import {
+  EPOCHS_MAX,
+  FORMAT_VERSION,
+  type Fsinfo,
+  type MetafileRoot,
+} from '../../src/layout/fsinfo.js';
+import { type LogEntry, POINTERS_COUNT_MAX } from '../../src/layout/log-entry.js';
+import type { GroupHead } from '../../src/layout/log-group.js';
+import type { BlockTag, RecordHead } from '../../src/layout/log-record.js';
+import { BAD_RANGES_MAX, type TreeRecord } from '../../src/layout/tree-record.js';
+import { NAME_BYTES_MAX, type VdiskRecord } from '../../src/layout/vdisk-record.js';
+
+/** FBNs end here: 256^5. */
+export const FBN_END = 2 ** 40;
+export const UUID: Uint8Array = Uint8Array.from({ length: 16 }, (_, index) => 0xa0 + index);
+const NO_ROOT: MetafileRoot = { words: [0, 0, 0, 0], height: 1 };
+
+/** An in-place store of 64 MiB in which nothing is. */
+export const PLAIN_FSINFO: Fsinfo = {
+  uuid: UUID,
+  version: FORMAT_VERSION,
+  compatible: 0,
+  readOnlyCompatible: 0,
+  incompatible: 0,
+  medium: 'in-place',
+  cpNumber: 0,
+  epoch: 0,
+  lineage: 0,
+  logUuid: new Uint8Array(16),
+  clean: false,
+  storeBlocks: 16 * SEGMENT_BLOCKS,
+  logStart: 2,
+  logBlocks: SEGMENT_BLOCKS - 2,
+  replayFrom: 0,
+  replayPosition: 0,
+  nextTreeId: 0,
+  nextVdiskId: 0,
+  freePairs: 0,
+  dataGaps: 0,
+  metaGaps: 0,
+  usedBlocks: 0,
+  roots: { tree: NO_ROOT, vdisk: NO_ROOT, reference: NO_ROOT, usage: NO_ROOT, map: NO_ROOT },
+  epochs: [],
+};
+
+export const PLAIN_TREE: TreeRecord = {
+  id: 1,
+  state: 'live',
+  height: 1,
+  root: [0, 0, 0, 0],
+  sizeBytes: 0,
+  backingId: 0,
+  readThroughLimitBytes: 0,
+  mappedBlocks: 0,
+  sharedBlocks: 0,
+  ownerId: 0,
+  goneBelowFbn: 0,
+  countedById: 0,
+  split: undefined,
+};
+
+export const PLAIN_VDISK: VdiskRecord = {
+  id: 1,
+  kind: 'vdisk',
+  gone: false,
+  name: 'n',
+  headTreeId: 0,
+  ofVdiskId: 0,
+  serial: new Uint8Array(16),
+  createdCp: 0,
+  createdWallMs: 0,
+};
+
+export const PLAIN_GROUP: GroupHead = {
+  uuid: UUID,
+  sequence: 0,
+  epoch: 0,
+  cpNumber: 0,
+  syncedThrough: 0,
+};
+
+export const PLAIN_RECORD: RecordHead = {
+  kind: 'data',
+  uuid: UUID,
+  lineage: 0,
+  epoch: 0,
+  number: 0,
+  cpNumber: 0,
+  nonce: new Uint8Array(16),
+};
+
+/** The same values in every run. */
+fc.configureGlobal({ seed: 1 });
+
+/** Objects as literals make them, which deepEqual tells from those without a prototype. */
+function recordOf<T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> {
+  return fc.record(model, { noNullPrototype: true });
+}
+
+/** Any number of the format, its ends often. */
+const number = fc.oneof(fc.constantFrom(0, 1, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1), fc.maxSafeNat());
+const positive = fc.oneof(
+  fc.constantFrom(1, 2 ** 53 - 1),
+  fc.integer({ min: 1, max: 2 ** 53 - 1 }),
+);
+const u32 = fc.oneof(fc.constantFrom(0, 2 ** 32 - 1), fc.nat(2 ** 32 - 1));
+const sixteen = fc.uint8Array({ minLength: 16, maxLength: 16 });
+
+/** Words of a pointer that may stand on disk in a store of this many VBNs. */
+export function pointerWords(
+  vbnEnd: number,
+): fc.Arbitrary<readonly [number, number, number, number]> {
+  return fc
+    .tuple(fc.integer({ min: 0, max: vbnEnd - 1 }), u32, fc.boolean())
+    .map(([vbn, crc, filled]) => [
+      vbn % 2 ** 32,
+      Math.floor(vbn / 2 ** 32) + (filled ? 0x0100_0000 : 0),
+      vbn <= 1 ? 0 : crc,
+      0,
+    ]);
+}
+
+const metafileRoot = (vbnEnd: number): fc.Arbitrary<MetafileRoot> =>
+  recordOf({ words: pointerWords(vbnEnd), height: fc.integer({ min: 1, max: HEIGHT_MAX }) });
+
+/** Epochs rise. */
+const epochs = fc
+  .uniqueArray(positive, { maxLength: EPOCHS_MAX })
+  .map((list) => list.sort((a, b) => a - b))
+  .chain((list) =>
+    fc
+      .array(number, { minLength: list.length, maxLength: list.length })
+      .map((first) => list.map((epoch, index) => ({ epoch, firstRecord: first[index] ?? 0 }))),
+  );
+
+export const fsinfos: fc.Arbitrary<Fsinfo> = recordOf({
+  medium: fc.constantFrom('in-place' as const, 'object-log' as const),
+  pairs: fc.integer({ min: 1, max: STORE_BYTES_MAX / BLOCK_BYTES / SEGMENT_BLOCKS / 2 }),
+}).chain(({ medium, pairs }) => {
+  const storeBlocks = pairs * 2 * SEGMENT_BLOCKS;
+  const root = metafileRoot(medium === 'in-place' ? storeBlocks : 2 ** 53 - 1);
+  const logBlocks = fc.integer({ min: 0, max: storeBlocks - 4 });
+  return recordOf({
+    uuid: sixteen,
+    version: fc.constant(FORMAT_VERSION),
+    compatible: number,
+    readOnlyCompatible: number,
+    incompatible: fc.constant(0),
+    medium: fc.constant(medium),
+    cpNumber: number,
+    epoch: number,
+    lineage: number,
+    logUuid: fc.constant(new Uint8Array(16)),
+    clean: fc.boolean(),
+    storeBlocks: fc.constant(storeBlocks),
+    logStart: fc.constant(2),
+    logBlocks,
+    replayFrom: number,
+    replayPosition: fc.constant(0),
+    nextTreeId: number,
+    nextVdiskId: number,
+    freePairs: number,
+    dataGaps: number,
+    metaGaps: number,
+    usedBlocks: number,
+    roots: recordOf({ tree: root, vdisk: root, reference: root, usage: root, map: root }),
+    epochs,
+  });
+});
+
+const split = recordOf({
+  mode: fc.constantFrom('copy' as const, 'share' as const),
+  phase: fc.constantFrom('filling' as const, 'releasing' as const, 'paused' as const),
+  positionFbn: number,
+  bad: fc.array(recordOf({ fbn: number, blocks: u32 }), { maxLength: BAD_RANGES_MAX }),
+});
+
+export const treeRecords: fc.Arbitrary<TreeRecord> = recordOf({
+  id: positive,
+  state: fc.constantFrom('live' as const, 'deleting' as const, 'dying' as const),
+  height: fc.integer({ min: 1, max: HEIGHT_MAX }),
+  root: fc.tuple(u32, u32, u32, u32),
+  sizeBytes: number,
+  backingId: number,
+  readThroughLimitBytes: number,
+  mappedBlocks: number,
+  sharedBlocks: number,
+  ownerId: number,
+  goneBelowFbn: number,
+  countedById: number,
+  split: fc.option(split, { nil: undefined }),
+});
+
+const encoder = new TextEncoder();
+const names = fc
+  .string({ unit: 'binary', minLength: 1, maxLength: NAME_BYTES_MAX })
+  .filter((name) => encoder.encode(name).length <= NAME_BYTES_MAX);
+
+export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
+  id: positive,
+  kind: fc.constantFrom('vdisk' as const, 'snapshot' as const),
+  gone: fc.boolean(),
+  name: names,
+  headTreeId: number,
+  ofVdiskId: number,
+  serial: sixteen,
+  createdCp: number,
+  createdWallMs: number,
+});
+
+const fbnAndBlocks = (blocksMax: number): fc.Arbitrary<readonly [number, number]> =>
+  fc
+    .integer({ min: 0, max: FBN_END - 1 })
+    .chain((fbn) =>
+      fc.tuple(fc.constant(fbn), fc.integer({ min: 0, max: Math.min(blocksMax, FBN_END - fbn) })),
+    );
+
+const pointersEntry: fc.Arbitrary<LogEntry> = fbnAndBlocks(POINTERS_COUNT_MAX).chain(
+  ([fbn, blocks]) =>
+    recordOf({
+      kind: fc.constant('pointers' as const),
+      treeId: number,
+      fbn: fc.constant(fbn),
+      vbn: fc.integer({ min: 0, max: 2 ** 53 - 1 - blocks }),
+      crcs: fc.uint32Array({ minLength: blocks, maxLength: blocks }),
+    }),
+);
+
+const rangeEntry: fc.Arbitrary<LogEntry> = fc
+  .tuple(number, fbnAndBlocks(FBN_END), fc.constantFrom('zero' as const, 'hole' as const))
+  .map(([treeId, [fbn, blocks], to]) => ({ kind: 'range', treeId, fbn, blocks, to }));
+
+/** @param payloadBlocks data entries name payload blocks below this; none if 0 */
+export function logEntries(payloadBlocks: number): fc.Arbitrary<LogEntry> {
+  const others: fc.Arbitrary<LogEntry>[] = [
+    pointersEntry,
+    rangeEntry,
+    treeRecords.map((record) => ({ kind: 'tree', record })),
+    vdiskRecords.map((record) => ({ kind: 'vdisk', record })),
+  ];
+  if (payloadBlocks === 0) return fc.oneof(...others);
+  const data: fc.Arbitrary<LogEntry> = recordOf({
+    kind: fc.constant('data' as const),
+    treeId: number,
+    fbn: fc.integer({ min: 0, max: FBN_END - 1 }),
+    crc: u32,
+    payloadIndex: fc.integer({ min: 0, max: payloadBlocks - 1 }),
+  });
+  return fc.oneof(data, ...others);
+}
+
+export const groupHeads: fc.Arbitrary<GroupHead> = fc.tuple(number, number).chain(([one, other]) =>
+  recordOf({
+    uuid: sixteen,
+    sequence: fc.constant(Math.max(one, other)),
+    epoch: number,
+    cpNumber: number,
+    syncedThrough: fc.constant(Math.min(one, other)),
+  }),
+);
+
+export const recordHeads: fc.Arbitrary<RecordHead> = recordOf({
+  kind: fc.constantFrom('data' as const, 'cp' as const, 'seal' as const),
+  uuid: sixteen,
+  lineage: number,
+  epoch: number,
+  number,
+  cpNumber: number,
+  nonce: sixteen,
+});
+
+export const blockTags: fc.Arbitrary<BlockTag> = recordOf({
+  treeId: number,
+  fbn: number,
+  level: fc.integer({ min: 0, max: HEIGHT_MAX }),
+  crc: u32,
+  kind: fc.constantFrom('data' as const, 'meta' as const),
+});
