@@ -45,6 +45,7 @@ async function checkDisk(
   before: number,
 ): Promise<void> {
   const target = store.vdisk(disk.name);
+  parts.trace?.(`  compares ${disk.name}, ${disk.sizeBytes} bytes`);
   const chunks = new Map<number, Int32Array>();
   const adopt = (sector: number, stamp: number): void => {
     const chunk = Math.floor(sector / CHUNK_SECTORS);

@@ -6,7 +6,7 @@ import type { Answer, Life } from '../life.js';
 import type { ModelDisk } from '../model/disk.js';
 import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
-import { Violation } from '../model/violation.js';
+import { known, Violation } from '../model/violation.js';
 
 export type SplitMode = 'copy' | 'share';
 
@@ -27,7 +27,8 @@ export async function splitDisk(
   const { model } = life;
   if (!life.lock([disk], 'exclusive')) return undefined;
   const root = disk.of ?? disk;
-  const isClone = model.foreignBacking(disk) !== undefined;
+  const association = model.foreignBacking(disk);
+  const isClone = association !== undefined;
   const wasSplitting = root.splitMode !== undefined;
   // It may end before the answer is here.
   if (isClone) root.splitMode ??= mode;
@@ -42,7 +43,7 @@ export async function splitDisk(
     return answer.value;
   }
   if (life.outcomeOf(answer) === 'failed' && isClone && !wasSplitting) root.splitMode = undefined;
-  const isRefused = answer.error === 'invalid' && (!isClone || wasSplitting);
+  const isRefused = answer.error === 'invalid' && (association?.isSure !== true || wasSplitting);
   if (!isRefused && answer.error !== 'out-of-space' && !life.hasStopped) {
     throw life.unexpected(kind, disk.name, answer);
   }
@@ -57,7 +58,7 @@ async function watchSplit(life: Life, root: ModelDisk, job: SplitJob): Promise<v
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.
     root.splitMode = undefined;
     root.isSplitDurable = false;
-    if (answer.error !== 'not-found') throw life.unexpected('split-end', root.name, answer);
+    if (answer.error !== 'not-found' || !known('B2')) throw life.unexpected('split-end', root.name, answer);
   }
 }
 
@@ -145,7 +146,7 @@ function checkDiff(
     at = offset + length;
     reported.push([offset / SECTOR_BYTES, at / SECTOR_BYTES]);
     if (kind === 'zero') to.checkZeros(offset, length, before, 'zero by a diff');
-    checkReported(what, from, layers, offset, at);
+    if (from !== undefined) checkReported(what, from, layers, offset, at);
   }
   checkUnreported(what, from, target, reported);
 }
@@ -153,14 +154,14 @@ function checkDiff(
 /** What is reported was written or cut by somebody. */
 function checkReported(
   what: string,
-  from: ModelDisk | undefined,
+  from: ModelDisk,
   layers: readonly Layer[],
   offset: number,
   end: number,
 ): void {
   const endBlock = Math.min(Math.ceil(end / BLOCK_BYTES), Math.floor(offset / BLOCK_BYTES) + 4096);
   for (let block = Math.floor(offset / BLOCK_BYTES); block < endBlock; block++) {
-    if (from !== undefined && (block + 1) * BLOCK_BYTES > from.sizeBytes) return;
+    if ((block + 1) * BLOCK_BYTES > from.sizeBytes) return;
     if (layers.some((layer) => layer.mayHaveChanged(block))) continue;
     throw new Violation(`diff ${what}: block ${block} is reported, but no client changed it`);
   }
@@ -231,5 +232,6 @@ export async function list(life: Life): Promise<void> {
   if (answer.kind === 'failed') return;
   const listing = new Map(answer.value.map((info) => [info.name, info]));
   const steady = life.model.disks.filter((disk) => !life.isLocked(disk));
-  for (const disk of steady) life.model.checkInfo(disk, listing.get(disk.name));
+  const isRenaming = steady.length < life.model.disks.length;
+  for (const disk of steady) life.model.checkInfo(disk, listing.get(disk.name), isRenaming);
 }

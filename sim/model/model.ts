@@ -12,7 +12,7 @@ import type { VdiskInfo } from '../../src/main/store.js';
 import type { Contents } from '../content.js';
 import { ModelDisk, type ModelParts, type Moments } from './disk.js';
 import { Layer } from './layer.js';
-import { Violation } from './violation.js';
+import { known, Violation } from './violation.js';
 
 /** What `list` of a store says, by name. */
 export type Listing = ReadonlyMap<string, VdiskInfo>;
@@ -25,6 +25,14 @@ export interface ActUnderWay {
   apply(): void;
   /** It did not happen, and will not. */
   undo?(): void;
+}
+
+/** A layer of a vdisk's own, and the foreign one that it reads through. */
+export interface Association {
+  readonly own: Layer;
+  readonly below: Layer;
+  /** False: all below is of deleted disks, and may be merged by now. */
+  readonly isSure: boolean;
 }
 
 export class Model {
@@ -212,13 +220,14 @@ export class Model {
     throw new Violation(`nobody made ${extra.join(', ')}, or they were deleted`);
   }
 
-  checkInfo(disk: ModelDisk, info: VdiskInfo | undefined): void {
+  /** @param isRenaming  names of backing stores may be any */
+  checkInfo(disk: ModelDisk, info: VdiskInfo | undefined, isRenaming = false): void {
     if (info === undefined) throw new Violation(`${disk.name} is not there any more`);
     if (info.kind !== disk.kind) throw new Violation(`${disk.name} has become a ${info.kind}`);
     if (info.sizeBytes !== disk.sizeBytes) {
       throw new Violation(`${disk.name} has ${info.sizeBytes} bytes, not ${disk.sizeBytes}`);
     }
-    this.#checkBacking(disk, info);
+    if (!isRenaming) this.#checkBacking(disk, info);
   }
 
   #checkBacking(disk: ModelDisk, info: VdiskInfo): void {
@@ -246,16 +255,19 @@ export class Model {
 
   // -- splits
 
-  /** The layer of the disk's own lineage that hangs on a foreign backing store, if one does. */
-  foreignBacking(disk: ModelDisk): { readonly own: Layer; readonly below: Layer } | undefined {
+  /** Where the disk's own lineage hangs on something foreign, if it does. */
+  foreignBacking(disk: ModelDisk): Association | undefined {
     const root = disk.of ?? disk;
     let own = disk.layer;
+    let isSure = false;
     for (let below = own.below; below !== undefined; below = below.below) {
       const owner = this.disks.find((other) => other.layer === below);
-      if (owner !== undefined && (owner.of ?? owner) !== root) break;
-      if (owner !== undefined) own = below;
+      if (owner === undefined) continue;
+      isSure = (owner.of ?? owner) !== root;
+      if (isSure) break;
+      own = below;
     }
-    return own.below === undefined ? undefined : { own, below: own.below };
+    return own.below === undefined ? undefined : { own, below: own.below, isSure };
   }
 
   /** True if a split may have taken `disk` away from `backing`. */
@@ -292,7 +304,7 @@ export class Model {
       const bottom = this.disks.find((disk) => disk.layer === link?.own);
       if (bottom === undefined || listing.get(bottom.name)?.backing === undefined) {
         this.endSplit(root);
-      } else if (root.isSplitDurable) {
+      } else if (root.isSplitDurable && link?.isSure === true && !known('R2')) {
         throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
       } else root.splitMode = undefined;
     }

@@ -3,6 +3,9 @@ export { isStoreError, StoreError, type StoreErrorKind } from '../base/store-err
 export { openFileDevice } from '../env/file-device.js';
 export { MemoryDevice } from '../env/memory-device.js';
 export { MemoryObjectStore } from '../env/memory-object-store.js';
+export type { CheckReport, Fault, FaultKind } from '../store/check/check-report.js';
+export type { CheckOptions } from '../store/check/checker.js';
+export { checkStore } from './check.js';
 export {
   type FormatOptions,
   formatStore,

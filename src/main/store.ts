@@ -9,6 +9,7 @@ import type { Random } from '../env/random.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import { SplitJobs, type SplitState } from '../split/split-jobs.js';
 import type { Engine } from '../store/engine.js';
+import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
 import { type DiffExtent, diffTrees } from '../vdisk/diff.js';
@@ -61,7 +62,9 @@ export interface StoreStats {
 
 /** A split under way. */
 export interface SplitJob {
-  /** Resolves when the clone stands alone, durably; rejects if the store stops or the clone goes. */
+  /**
+   * Resolves when the clone stands alone, durably; rejects if the store stops or the clone goes.
+   */
   readonly done: Promise<void>;
   /** Undefined when it is over. */
   state(): SplitState | undefined;
@@ -91,7 +94,9 @@ export class Store {
     this.#parts = { engine, reader, writer };
     this.#acts = new Acts(engine, table, writer, random);
     this.#background = new Background(engine, resolver);
-    this.#splits = new SplitJobs({ engine, reader, resolver }, table, () => this.#background.wake());
+    this.#splits = new SplitJobs({ engine, reader, resolver }, table, () =>
+      this.#background.wake(),
+    );
     this.#recovered = facts.recovered;
     this.#splits.resumeAll();
     this.#background.wake();
@@ -168,13 +173,26 @@ export class Store {
   }
 
   /**
-   * Extents that clients changed after `from` (undefined: since the beginning), up to `to`. Names of
-   * snapshots or vdisks; `from` must lie in the past of `to`.
+   * Extents that clients changed after `from` (undefined: since the beginning), up to `to`. Names
+   * of snapshots or vdisks; `from` must lie in the past of `to`.
    */
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent> {
     const older = from === undefined ? undefined : this.#table.get(from);
     const names: [string, string] = [from ?? '', to];
-    return diffTrees(this.#engine, older?.head, this.#table.get(to).head, names);
+    return this.#diff(older?.head, this.#table.get(to).head, names);
+  }
+
+  async *#diff(
+    from: Tree | undefined,
+    to: Tree,
+    names: [string, string],
+  ): AsyncGenerator<DiffExtent> {
+    try {
+      yield* diffTrees(this.#engine, from, to, names);
+    } finally {
+      // A merge may have waited for it.
+      this.#background.wake();
+    }
   }
 
   /** Exact figures, by a walk over level-1 blocks. */

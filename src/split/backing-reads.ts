@@ -12,8 +12,8 @@ export class BackingReads {
   blocksRead = 0;
 
   /**
-   * The bytes of the holes' blocks in the backing store, by index in the range at `fbn`. A block that
-   * cannot be read, or does not have its checksum, is missing in the answer.
+   * The bytes of the holes' blocks in the backing store, by index in the range at `fbn`. A block
+   * that cannot be read, or does not have its checksum, is missing in the answer.
    */
   async load(
     parts: SplitParts,
@@ -39,10 +39,10 @@ export class BackingReads {
     const { pool } = parts.engine;
     const first = run[0] as Hole;
     if (run.length === 1) {
-      const buffer = first.buffer >= 0 ? first.buffer : pool.find(first.vbn);
-      if (buffer >= 0) {
-        // A copy: the buffer may be gone when it is wanted.
-        const bytes = Uint8Array.from(pool.bytes(buffer));
+      const buffer = first.bytes === undefined ? pool.find(first.vbn) : -1;
+      // A copy: the buffer may be gone when it is wanted.
+      const bytes = buffer >= 0 ? Uint8Array.from(pool.bytes(buffer)) : first.bytes;
+      if (bytes !== undefined) {
         this.#blocks.set(fbn + first.index, Promise.resolve(bytes));
         return;
       }
@@ -60,7 +60,8 @@ export class BackingReads {
 function follows(holes: readonly Hole[], start: number, end: number): boolean {
   const first = holes[start] as Hole;
   const next = holes[end] as Hole;
-  return first.buffer < 0 && next.buffer < 0 && next.vbn === first.vbn + end - start;
+  if (first.bytes !== undefined || next.bytes !== undefined) return false;
+  return next.vbn === first.vbn + end - start;
 }
 
 /** Reads a run of blocks; resolves with the places of those that are bad. */

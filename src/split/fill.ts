@@ -2,12 +2,12 @@
  * Filling the holes of one level-1 range.
  *
  * copy:  the backing store's blocks are loaded and dirtied without altering their content
- *        (`fakeDirty`): the ordinary write allocator chooses new VBNs, sets their bits and writes them;
- *        then each new pointer goes into the vdisk's field.
+ *        (`fakeDirty`): the ordinary write allocator chooses new VBNs, sets their bits and
+ *        writes them; then each new pointer goes into the vdisk's field.
  * share: the field gets the backing store's own pointer, and the reference file one more owner.
  *
- * 1. Whether the field still is a hole, without a dirty buffer, is asked in the same synchronous step
- *    that puts the pointer there: a client's write always wins.
+ * 1. Whether the field still is a hole, without a dirty buffer, is asked in the same synchronous
+ *    step that puts the pointer there: a client's write always wins.
  * 2. The backing store's own block is never freed here.
  * 3. A block of zeros becomes a zero pointer: it takes no space, and it never reads through.
  * 4. A block only partly below the read-through limit is copied, its rest zeros, in either mode.
@@ -15,16 +15,28 @@
  */
 import { crc32, isAllZero, ZERO_BLOCK_CRC } from '../base/checksum.js';
 import { isStoreError } from '../base/store-error.js';
-import { BLOCK_BYTES } from '../base/units.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import type { BlockTag } from '../layout/log-record.js';
-import { FLAG_FILLED, POINTER_WORDS, putPointer, ZERO_VBN } from '../layout/pointer.js';
+import {
+  FLAG_FILLED,
+  FLAG_IN_MEMORY,
+  POINTER_WORDS,
+  putPointer,
+  vbnAt,
+  ZERO_VBN,
+} from '../layout/pointer.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
 import type { BackingReads } from './backing-reads.js';
-import { type Hole, isHoleField, loadHoles, type SplitParts } from './special-load.js';
+import { type Hole, isHoleField, lineageOf, loadHoles, type SplitParts } from './special-load.js';
 
 export type FillOutcome =
-  | { readonly kind: 'filled'; readonly nextFbn: number; readonly blocks: number; readonly bad: number[] }
+  | {
+      readonly kind: 'filled';
+      readonly nextFbn: number;
+      readonly blocks: number;
+      readonly bad: number[];
+    }
   | { readonly kind: 'no-space' };
 
 /** A new pointer for a hole. */
@@ -32,10 +44,8 @@ interface NewPointer {
   readonly index: number;
   readonly vbn: number;
   readonly crc: number;
-  /** The block was placed for this; else it is shared or zero. */
-  readonly isPlaced: boolean;
-  /** Shared: the tree whose block it is. */
-  readonly ownerId: number;
+  /** placed: written for this. shared: the backing store's own. zero: no block. */
+  readonly kind: 'placed' | 'shared' | 'zero';
 }
 
 /** Fills the holes of the level-1 range that begins at `fbn`. */
@@ -46,16 +56,37 @@ export async function fillRange(
   mode: SplitMode,
   reads: BackingReads,
 ): Promise<FillOutcome> {
+  // Waiting for buffers with a hold could wait for itself: a consistency point ends after the hold.
+  // The few indirect blocks that a range makes dirty may go over the bound.
+  if (!parts.engine.hasBufferRoom) await parts.engine.bufferRoom();
+  // The VBNs of the backing store that are named here must stay what they are until it is done.
+  const letGo = parts.engine.loader.hold();
+  try {
+    for (;;) {
+      const outcome = await fillOnce(parts, clone, fbn, mode, reads);
+      if (outcome !== 'again') return outcome;
+    }
+  } finally {
+    letGo();
+  }
+}
+
+async function fillOnce(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  mode: SplitMode,
+  reads: BackingReads,
+): Promise<FillOutcome | 'again'> {
   const { holes, nextFbn } = await loadHoles(parts, clone, fbn);
   if (holes.length === 0) return { kind: 'filled', nextFbn, blocks: 0, bad: [] };
   const pointers: NewPointer[] = [];
   const copies: Hole[] = [];
   for (const hole of holes) {
-    const isPlain = mode === 'share' && hole.buffer < 0 && hole.validBytes === BLOCK_BYTES;
+    const isPlain = mode === 'share' && hole.vbn !== 0 && hole.validBytes === BLOCK_BYTES;
     // The checksum of a block of zeros tells where to look; only the bytes tell for sure.
     if (isPlain && hole.crc !== ZERO_BLOCK_CRC) {
-      const { index, vbn, crc, ownerId } = hole;
-      pointers.push({ index, vbn, crc, ownerId, isPlaced: false });
+      pointers.push({ index: hole.index, vbn: hole.vbn, crc: hole.crc, kind: 'shared' });
     } else {
       copies.push(hole);
     }
@@ -64,6 +95,7 @@ export async function fillRange(
   const bad = copies.filter((hole) => loaded.get(hole.index) === undefined);
   if (!(await fakeDirty(parts, clone, fbn, copies, loaded, pointers))) return { kind: 'no-space' };
   const blocks = await putPointers(parts, clone, fbn, pointers);
+  if (blocks === 'again') return 'again';
   if (blocks === undefined) return { kind: 'no-space' };
   return { kind: 'filled', nextFbn, blocks, bad: bad.map((hole) => fbn + hole.index) };
 }
@@ -87,11 +119,11 @@ async function fakeDirty(
     const isWhole = hole.validBytes === BLOCK_BYTES;
     const content = isWhole ? bytes : maskedCopy(bytes, hole.validBytes);
     if (isAllZero(content)) {
-      pointers.push({ index: hole.index, vbn: ZERO_VBN, crc: 0, ownerId: 0, isPlaced: false });
+      pointers.push({ index: hole.index, vbn: ZERO_VBN, crc: 0, kind: 'zero' });
       continue;
     }
     // The content is what its pointer's checksum confirmed: it is not summed again.
-    const crc = isWhole && hole.buffer < 0 ? hole.crc : crc32(content);
+    const crc = isWhole && hole.vbn !== 0 ? hole.crc : crc32(content);
     indexes.push(hole.index);
     blocks.push(content);
     tags.push({ treeId: clone.id, fbn: fbn + hole.index, level: 0, crc, kind: 'data' });
@@ -115,7 +147,7 @@ async function fakeDirty(
   });
   vbns.forEach((vbn, at) => {
     const { crc } = tags[at] as BlockTag;
-    pointers.push({ index: indexes[at] as number, vbn, crc, ownerId: 0, isPlaced: true });
+    pointers.push({ index: indexes[at] as number, vbn, crc, kind: 'placed' });
   });
   return true;
 }
@@ -128,14 +160,15 @@ function maskedCopy(bytes: Uint8Array, validBytes: number): Uint8Array {
 
 /**
  * Puts the new pointers where holes still are, in one synchronous step.
- * @returns the number of holes filled; undefined if there was no room for the indirect blocks
+ * @returns the number of holes filled; undefined if there was no room for the indirect blocks;
+ *   'again' if a merge has moved the backing store's pointers meanwhile
  */
 async function putPointers(
   parts: SplitParts,
   clone: Tree,
   fbn: number,
   pointers: readonly NewPointer[],
-): Promise<number | undefined> {
+): Promise<number | 'again' | undefined> {
   const { engine } = parts;
   const { trees, medium, pool } = engine;
   let isDone = false;
@@ -147,18 +180,52 @@ async function putPointers(
       const cost = trees.pathCost(clone, fbn, engine.generation.number);
       if (cost < 0) {
         await engine.loader.loadMeta(trees.missVbn, trees.missCrc);
-      } else if (!engine.hasBufferRoom) {
-        await engine.bufferRoom();
       } else if (!medium.hasRoom({ dataBlocks: 0, metaBlocks: cost + 4 }, 'client')) {
         return undefined;
       } else {
+        const owners = ownersNow(parts, clone, fbn, pointers);
+        if (owners === undefined) return 'again';
         isDone = true;
-        return putNow(parts, clone, fbn, pointers);
+        return putNow(parts, clone, fbn, pointers, owners);
       }
     }
   } finally {
-    if (!isDone) for (const each of pointers) if (each.isPlaced) medium.abandon(each.vbn, 'data');
+    if (!isDone) abandonAll(parts, pointers);
   }
+}
+
+function abandonAll(parts: SplitParts, pointers: readonly NewPointer[]): void {
+  for (const { vbn, kind } of pointers) {
+    if (kind === 'placed') parts.engine.medium.abandon(vbn, 'data');
+  }
+}
+
+/**
+ * Whose blocks the shared pointers name, now; undefined if one of them is not what the backing store
+ * has any more, or cannot be told without loading.
+ */
+function ownersNow(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  pointers: readonly NewPointer[],
+): Map<number, number> | undefined {
+  const owners = new Map<number, number>();
+  if (!pointers.some(({ kind }) => kind === 'shared')) return owners;
+  const { backing } = clone;
+  if (backing === undefined) return undefined;
+  const resolution = parts.resolver.resolve(backing, fbn / FIELDS_PER_BLOCK);
+  if (resolution === undefined) return undefined;
+  const lineage = lineageOf(backing);
+  for (const { index, vbn, kind } of pointers) {
+    if (kind !== 'shared') continue;
+    const at = index * POINTER_WORDS;
+    const isBuffer = ((resolution.words[at + 1] as number) & FLAG_IN_MEMORY) !== 0;
+    if (isBuffer || vbnAt(resolution.words, at) !== vbn) return undefined;
+    const owner = lineage[resolution.words[at + 3] as number] as Tree;
+    owners.set(index, owner.ownerOfBlocks);
+  }
+  return owners;
 }
 
 function putNow(
@@ -166,6 +233,7 @@ function putNow(
   clone: Tree,
   fbn: number,
   pointers: readonly NewPointer[],
+  owners: ReadonlyMap<number, number>,
 ): number {
   const { engine } = parts;
   const { trees, medium, generation } = engine;
@@ -173,20 +241,20 @@ function putNow(
   const words = trees.fieldWords;
   const start = trees.fieldAt;
   let filled = 0;
-  for (const { index, vbn, crc, isPlaced, ownerId } of pointers) {
+  for (const { index, vbn, crc, kind } of pointers) {
     const at = start + index * POINTER_WORDS;
     const isInside = (fbn + index) * BLOCK_BYTES < clone.readThroughLimitBytes;
     // Loading let others run: ask again. From here to the pointer nothing awaits (rule 1).
     if (!isInside || !isHoleField(words, at)) {
-      if (isPlaced) medium.abandon(vbn, 'data');
+      if (kind === 'placed') medium.abandon(vbn, 'data');
       continue;
     }
     putPointer(words, at, vbn, crc, FLAG_FILLED);
     filled++;
-    if (vbn === ZERO_VBN) continue;
+    if (kind === 'zero') continue;
     clone.mappedBlocks++;
-    if (isPlaced) medium.adopt(vbn, 'data', generation);
-    else generation.shares.push({ vbn, ownerId, withId: clone.ownerOfBlocks });
+    if (kind === 'placed') medium.adopt(vbn, 'data', generation);
+    else generation.share({ vbn, ownerId: owners.get(index) ?? 0, withId: clone.ownerOfBlocks });
   }
   engine.changed();
   return filled;

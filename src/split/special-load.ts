@@ -6,10 +6,10 @@
  * It takes messages from the backdoor (split-jobs.ts): there is no client behind them.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
-import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { emptyUntil } from '../vdisk/block-status.js';
 import type { Reader } from '../vdisk/reader.js';
 import type { Resolver } from '../vdisk/resolution.js';
@@ -24,14 +24,13 @@ export interface SplitParts {
 export interface Hole {
   /** Index of the field in its level-1 buffer. */
   readonly index: number;
-  /** The backing store's block, or the buffer that holds it while it has no VBN. */
+  /** The backing store's block; 0 while it is a dirty buffer without VBN. */
   readonly vbn: number;
-  readonly buffer: number;
+  /** A copy of that buffer's bytes: it may be another block's when they are wanted. */
+  readonly bytes: Uint8Array | undefined;
   readonly crc: number;
   /** Bytes of the block that count; behind them are zeros. */
   readonly validBytes: number;
-  /** Tree whose block it is. */
-  readonly ownerId: number;
 }
 
 export interface HolesOfRange {
@@ -77,7 +76,6 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
     const next = found === WALK_HOLE ? emptyUntil(engine, clone, fbn) : endOfRange;
     return { holes: [], nextFbn: Math.max(endOfRange, alignUp(next)) };
   }
-  const lineage = lineageOf(backing);
   const holes: Hole[] = [];
   for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
     if (own !== undefined && !isHoleField(own, start + index * POINTER_WORDS)) continue;
@@ -92,10 +90,9 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
     holes.push({
       index,
       vbn,
-      buffer: isBuffer ? (words[at] as number) : -1,
+      bytes: isBuffer ? Uint8Array.from(engine.pool.bytes(words[at] as number)) : undefined,
       crc: words[at + 2] as number,
       validBytes: Math.min(BLOCK_BYTES, left, masked),
-      ownerId: (lineage[words[at + 3] as number] as Tree).ownerOfBlocks,
     });
   }
   return { holes, nextFbn: endOfRange };
@@ -106,7 +103,8 @@ export function isHoleField(words: Uint32Array, at: number): boolean {
   return ((words[at + 1] as number) & FLAG_IN_MEMORY) === 0 && vbnAt(words, at) === HOLE_VBN;
 }
 
-function lineageOf(tree: Tree): Tree[] {
+/** The tree and everything it reads through, by depth. */
+export function lineageOf(tree: Tree): Tree[] {
   const trees: Tree[] = [];
   for (let at: Tree | undefined = tree; at !== undefined; at = at.backing) trees.push(at);
   return trees;

@@ -1,12 +1,12 @@
 /**
  * Splits as background jobs: which tree is filled, how far it is, and the release.
  *
- * 1. The tree that is filled is the oldest of the vdisk's own lineage, the one that hangs on a foreign
- *    backing store: that frees the vdisk and all its snapshots at once.
+ * 1. The tree that is filled is the oldest of the vdisk's own lineage, the one that hangs on a
+ *    foreign backing store: that frees the vdisk and all its snapshots at once.
  * 2. `positionFbn` of a tree's split is durable with the fills before it: after a crash at most one
  *    consistency point of work is repeated.
- * 3. Release: first a consistency point that holds the last fill, then one in which the association is
- *    gone. Never while a hole was skipped because its block could not be read.
+ * 3. Release: first a consistency point that holds the last fill, then one in which the association
+ *    is gone. Never while a hole was skipped because its block could not be read.
  * 4. Clones that split from one backing store go through it together and read each block once.
  * 5. Out of space: the job pauses with the reason, keeps what it filled, and tries again later.
  */
@@ -15,8 +15,8 @@ import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import type { BadRange, SplitMode, SplitPhase } from '../layout/tree-record.js';
 import { BAD_RANGES_MAX } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
-import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import { treeEntry } from '../vdisk/acts.js';
+import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import { BackingReads } from './backing-reads.js';
 import { type FillOutcome, fillRange } from './fill.js';
 import type { SplitParts } from './special-load.js';
@@ -39,6 +39,8 @@ class Job {
   readonly tree: Tree;
   reason: string | undefined;
   filledBlocks = 0;
+  /** The association is gone; the consistency point that says so is on its way. */
+  isReleased = false;
   readonly done: Promise<void>;
   finish: () => void = () => undefined;
   abort: (error: StoreError) => void = () => undefined;
@@ -95,9 +97,13 @@ export class SplitJobs {
     const { engine } = this.#parts;
     const tree = this.targetOf(entry);
     if (tree === undefined) {
-      throw new StoreError('invalid', `${entry.name} has no backing store: there is nothing to split`);
+      throw new StoreError(
+        'invalid',
+        `${entry.name} has no backing store: there is nothing to split`,
+      );
     }
     engine.admit(0, 4, 'client');
+    engine.trees.noteDirty(tree, engine.generation);
     const split = tree.split;
     if (split === undefined) {
       tree.split = { mode, phase: 'filling', positionFbn: 0, bad: [] };
@@ -107,7 +113,6 @@ export class SplitJobs {
       if (first !== undefined) split.positionFbn = Math.min(split.positionFbn, rangeOf(first.fbn));
       split.bad = [];
     }
-    engine.trees.noteDirty(tree, engine.generation);
     await engine.logAct([treeEntry(tree)]);
     this.resume(tree);
     return tree;
@@ -186,6 +191,7 @@ export class SplitJobs {
     const jobs: Job[] = [];
     for (const job of this.#jobs.values()) {
       const { tree } = job;
+      if (job.isReleased) continue;
       if (tree.gone || tree.split === undefined || tree.state === 'dying') {
         this.#jobs.delete(tree);
         job.abort(new StoreError('not-found', 'the vdisk was deleted during its split'));
@@ -238,8 +244,8 @@ export class SplitJobs {
       position = Math.max(position, outcome.nextFbn);
     }
     if (tree.split !== split || tree.gone) return;
-    split.positionFbn = Math.min(position, Math.ceil(tree.sizeBytes / BLOCK_BYTES));
     this.#parts.engine.trees.noteDirty(tree, this.#parts.engine.generation);
+    split.positionFbn = Math.min(position, Math.ceil(tree.sizeBytes / BLOCK_BYTES));
     this.#parts.engine.changed();
   }
 
@@ -276,18 +282,21 @@ export class SplitJobs {
       this.#pause(job, `${blocks} blocks of the backing store cannot be read`);
       return;
     }
-    split.phase = 'releasing';
     engine.trees.noteDirty(tree, engine.generation);
+    split.phase = 'releasing';
     // Every fill must be durable before the association can be gone.
     await engine.consistencyPoint();
     engine.assertAlive();
     if (this.#stopped || tree.gone || tree.split !== split || tree.backing !== backing) return;
+    engine.trees.noteDirty(tree, engine.generation);
     tree.backing = undefined;
     tree.split = undefined;
-    engine.trees.noteDirty(tree, engine.generation);
+    tree.isReleasePending = true;
+    job.isReleased = true;
     resolver.clear();
     // The release, in a consistency point of its own.
     await engine.consistencyPoint();
+    tree.isReleasePending = false;
     this.#jobs.delete(tree);
     this.counters.completed++;
     job.finish();
@@ -297,7 +306,9 @@ export class SplitJobs {
   #stopJob(job: Job, error: unknown): void {
     this.#jobs.delete(job.tree);
     job.abort(
-      isStoreError(error) ? error : new StoreError('device', `the split has stopped: ${String(error)}`),
+      isStoreError(error)
+        ? error
+        : new StoreError('device', `the split has stopped: ${String(error)}`),
     );
   }
 }

@@ -115,6 +115,14 @@ export class BlockLoader {
     return -1;
   }
 
+  /**
+   * Counts as a read from now until the returned function is called: for VBNs that are taken from
+   * pointers now and read, or named, after something else was awaited.
+   */
+  hold(): () => void {
+    return this.#begin();
+  }
+
   /** Resolves when every read that is under way now has ended. */
   drained(): Promise<void> {
     const epoch = this.#epoch;

@@ -2,7 +2,8 @@
  * Buffers: 4 KiB each, in slabs outside the V8 heap, known by a number. What is known of a buffer
  * stands in parallel typed arrays, so that two million of them cost the collector nothing.
  *
- * 1. A clean buffer holds a block as it is (or is being) written at its VBN, and the index finds it.
+ * 1. A clean buffer holds a block as it is (or is being) written at its VBN, and the index finds
+ *    it.
  * 2. A dirty buffer has no VBN and is not in the index: the pointer that leads to it names it.
  *    `holder` and `holderIndex` say where that pointer is in the live tree (see buffer-tree.ts).
  * 3. A pinned buffer is not evicted and its bytes do not change.
@@ -48,7 +49,9 @@ export class BufferPool {
   /** Dirty data block: a FLUSH has still to log it. */
   unlogged = new Uint8Array(0);
   #referenced = new Uint8Array(0);
-  #free: number[] = [];
+  /** Buffers there are; the arrays have room for more. */
+  #count = 0;
+  readonly #free: number[] = [];
   #hand = 0;
   #table = new Int32Array(1024);
   #tableMask = 1023;
@@ -182,7 +185,7 @@ export class BufferPool {
   }
 
   #evict(): number | undefined {
-    const count = this.state.length;
+    const count = this.#count;
     if (count < this.#buffersMax) return undefined;
     // Two turns of the clock: the first may only take marks away.
     for (let step = 0; step < 2 * count; step++) {
@@ -210,7 +213,8 @@ export class BufferPool {
     const base = this.#slabs.length * SLAB_BUFFERS;
     this.#slabs.push(slab);
     this.words.push(new Uint32Array(slab.buffer, slab.byteOffset, SLAB_BUFFERS * BLOCK_WORDS));
-    if (base + SLAB_BUFFERS > this.state.length) this.#growArrays(base + SLAB_BUFFERS);
+    this.#count = base + SLAB_BUFFERS;
+    if (this.#count > this.state.length) this.#growArrays(2 * this.#count);
     // Buffer 0 is never handed out: 0 means none in the index.
     for (let index = SLAB_BUFFERS - 1; index >= 0; index--) {
       if (base + index !== 0) this.#free.push(base + index);

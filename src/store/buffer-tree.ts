@@ -1,15 +1,16 @@
 /**
  * Walking and changing buffer trees: synchronous, over loaded blocks.
  *
- * A tree is indirect blocks over data blocks. In memory a pointer is one of: a hole or zero (for its
- * whole subtree), a placed block (VBN and checksum), or, with FLAG_IN_MEMORY, a dirty buffer.
+ * A tree is indirect blocks over data blocks. In memory a pointer is one of: a hole or zero (for
+ * its whole subtree), a placed block (VBN and checksum), or, with FLAG_IN_MEMORY, a dirty buffer.
  *
  * 1. The dirty buffers of a tree hang together: above a dirty one every buffer up to the root is
  *    dirty. A consistency point finds them all from the root.
  * 2. A buffer of an older generation is frozen: it is being written as it was. Whoever changes it
  *    copies it, and the path to it, into the current generation first.
- * 3. `holder`/`holderIndex` of a dirty buffer say which live pointer names it, or none. When a frozen
- *    buffer gets its VBN, that pointer gets it too; if there is none, the VBN is free at once.
+ * 3. `holder`/`holderIndex` of a dirty buffer say which live pointer names it, or none. When a
+ *    frozen buffer gets its VBN, that pointer gets it too; if there is none, the VBN is free at
+ *    once.
  * 4. A block that becomes dirty gives up its old VBN in the same step.
  * 5. Nothing here waits. A missing block is reported (`missVbn`, `missCrc`): load it, start again.
  */
@@ -24,12 +25,7 @@ import {
   vbnAt,
   ZERO_VBN,
 } from '../layout/pointer.js';
-import {
-  BUFFER_DIRTY,
-  type BufferPool,
-  HOLDER_NONE,
-  rootHolder,
-} from './buffer-pool.js';
+import { BUFFER_DIRTY, type BufferPool, HOLDER_NONE, rootHolder } from './buffer-pool.js';
 import type { Generation } from './generation.js';
 import { fieldIndex, type Tree, type TreeTable } from './tree.js';
 
@@ -169,7 +165,10 @@ export class BufferTrees {
     }
   }
 
-  /** The tree's record or root changes in this generation. */
+  /**
+   * The tree's record or root changes in this generation. To be called before the change: what the
+   * record was goes into the consistency point that is being written, if that changes a counter.
+   */
   noteDirty(tree: Tree, generation: Generation): void {
     this.#noteDirty(tree, generation);
   }
@@ -246,7 +245,9 @@ export class BufferTrees {
     }
   }
 
-  /** Copies a frozen indirect buffer into this generation and points the live pointer at the copy. */
+  /**
+   * Copies a frozen indirect buffer into this generation and points the live pointer at the copy.
+   */
   #thaw(
     frozen: number,
     words: Uint32Array,
@@ -460,6 +461,7 @@ export class BufferTrees {
   /** Makes the tree at least this high; what it holds stays where it is. */
   grow(tree: Tree, height: number, generation: Generation): void {
     const pool = this.#pool;
+    this.#noteDirty(tree, generation);
     while (tree.height < height) {
       tree.height++;
       const root = tree.root;
@@ -480,7 +482,6 @@ export class BufferTrees {
       root[1] = FLAG_IN_MEMORY;
       root[2] = 0;
     }
-    this.#noteDirty(tree, generation);
   }
 }
 

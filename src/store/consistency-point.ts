@@ -15,10 +15,7 @@ import {
   TREE_RECORDS_PER_BLOCK,
   type TreeRecord,
 } from '../layout/tree-record.js';
-import {
-  encodeVdiskRecord,
-  VDISK_RECORDS_PER_BLOCK,
-} from '../layout/vdisk-record.js';
+import { encodeVdiskRecord, VDISK_RECORDS_PER_BLOCK } from '../layout/vdisk-record.js';
 import type { Generation } from './generation.js';
 import type { Medium } from './medium.js';
 import { collectDirty, type DirtyLevel, type MetafileEditor, rootOf } from './metafile.js';
@@ -198,7 +195,9 @@ export class ConsistencyPoint {
     const { metafiles } = this.#context;
     const generation = this.#generation;
     for (const index of generation.removedTrees) {
-      await this.#putRecord(metafiles.tree, index, TREE_RECORDS_PER_BLOCK, (bytes) => bytes.fill(0));
+      await this.#putRecord(metafiles.tree, index, TREE_RECORDS_PER_BLOCK, (bytes) =>
+        bytes.fill(0),
+      );
     }
     for (const tree of generation.trees) {
       const frozen = tree.frozen;

@@ -1,12 +1,12 @@
 /**
  * The engine: buffers, generations, consistency points and the log of one open store.
  *
- * 1. Functions without `async` change state and never wait; async ones bring blocks in, make room or
- *    make things durable. Every await ends the truth of what was checked before it.
+ * 1. Functions without `async` change state and never wait; async ones bring blocks in, make room
+ *    or make things durable. Every await ends the truth of what was checked before it.
  * 2. At most one consistency point is being written. What clients do meanwhile belongs to the next
  *    generation.
  * 3. A failed write or sync ends the engine: nothing is acknowledged any more, `assertAlive` throws
- *    what happened. Open the store again: after a failed sync the system may have dropped the bytes.
+ *    what happened. Open the store again: after a failed sync the bytes may have been dropped.
  * 4. Dirty buffers are bounded: `hasBufferRoom` says when a client must wait (`bufferRoom`).
  */
 import { invariant } from '../base/invariant.js';
@@ -18,7 +18,7 @@ import { METAFILES, type Metafile } from '../layout/fsinfo.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import { REFERENCE_ENTRIES_PER_BLOCK, REFERENCE_WORDS } from '../layout/reference-entry.js';
 import { TREE_RECORDS_PER_BLOCK } from '../layout/tree-record.js';
-import { type VdiskRecord, VDISK_RECORDS_PER_BLOCK } from '../layout/vdisk-record.js';
+import { VDISK_RECORDS_PER_BLOCK, type VdiskRecord } from '../layout/vdisk-record.js';
 import { BlockLoader } from './block-loader.js';
 import { BufferPool } from './buffer-pool.js';
 import { BufferTrees } from './buffer-tree.js';
@@ -28,7 +28,7 @@ import { LogWriter } from './log-writer.js';
 import type { Demand, Medium } from './medium.js';
 import { MetafileEditor } from './metafile.js';
 import { RecordSlots } from './record-slots.js';
-import { Tree, TreeTable } from './tree.js';
+import { type Tree, TreeTable } from './tree.js';
 
 export interface EngineOptions {
   readonly memoryBytes: number;
@@ -61,7 +61,7 @@ export class Engine {
   readonly writer: LogWriter;
   generation: Generation;
   #cp: { generation: Generation; point: ConsistencyPoint; done: Promise<void> } | undefined;
-  #cpWanted: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  readonly #cpWanted: { resolve: () => void; reject: (error: unknown) => void }[] = [];
   #cpLoop: Promise<void> | undefined;
   #cpTimer: Timer | undefined;
   #cleanWanted = false;
@@ -71,6 +71,8 @@ export class Engine {
   nextTreeId: number;
   nextVdiskId: number;
   readonly #dirtyMax: number;
+  /** Looks into the reference file from within a step that uses the fields of `trees`. */
+  readonly #referenceWalker: BufferTrees;
   /** Trees to take out of the table when the consistency point under way has ended. */
   readonly #removals: Tree[] = [];
 
@@ -79,12 +81,13 @@ export class Engine {
     this.options = options;
     this.pool = new BufferPool(Math.ceil(options.memoryBytes / BLOCK_BYTES));
     this.trees = new BufferTrees(this.pool, this.table);
+    this.#referenceWalker = new BufferTrees(this.pool, this.table);
     this.loader = new BlockLoader(this.pool, medium, options.log);
     this.editor = new MetafileEditor(this.trees, this.loader);
     this.#dirtyMax = Math.max(512, Math.floor(options.dirtyBytesMax / BLOCK_BYTES));
     const { fsinfo } = medium;
     this.metafiles = this.#openMetafiles();
-    this.generation = new Generation(fsinfo.cpNumber + 1);
+    this.generation = this.newGeneration(fsinfo.cpNumber + 1);
     this.nextTreeId = fsinfo.nextTreeId;
     this.nextVdiskId = fsinfo.nextVdiskId;
     medium.attach({
@@ -174,13 +177,13 @@ export class Engine {
     const frozen = this.#cp?.generation;
     const treeCount = trees.size + (frozen?.trees.size ?? 0);
     const vdiskCount = vdisks.size + (frozen?.vdisks.size ?? 0);
-    const shares = this.generation.shares.length + (frozen?.shares.length ?? 0);
+    const references = this.generation.referenceFbns.size + (frozen?.referenceFbns.size ?? 0);
     const records =
       Math.min(treeCount, Math.ceil(this.treeSlots.end / TREE_RECORDS_PER_BLOCK) + 1) +
       Math.min(vdiskCount, Math.ceil(this.vdiskSlots.end / VDISK_RECORDS_PER_BLOCK) + 1);
     return {
       dataBlocks: this.trees.dirtyDataCount,
-      metaBlocks: this.trees.dirtyMetaCount + records + 8 + Math.ceil(shares / 64),
+      metaBlocks: this.trees.dirtyMetaCount + records + references + 8,
     };
   }
 
@@ -194,7 +197,7 @@ export class Engine {
     const { totalBlocks, freeDataBlocks } = this.medium.space;
     return new StoreError(
       'out-of-space',
-      `${this.medium.name} is full: ${freeDataBlocks} of ${totalBlocks} blocks are free for data; ` +
+      `${this.medium.name} is full: data can take ${freeDataBlocks} of ${totalBlocks} blocks; ` +
         'delete vdisks or snapshots',
     );
   }
@@ -309,7 +312,7 @@ export class Engine {
       tree.changedCp = generation.number;
     }
     this.medium.freezeLog(generation.number);
-    this.generation = new Generation(generation.number + 1);
+    this.generation = this.newGeneration(generation.number + 1);
     const point = new ConsistencyPoint(
       {
         medium: this.medium,
@@ -355,6 +358,20 @@ export class Engine {
   }
 
   // -- trees and records
+
+  newGeneration(number: number): Generation {
+    return new Generation(number, (vbn) => this.#maybeShared(vbn));
+  }
+
+  /** False only if the reference file surely has no entry for the block. */
+  #maybeShared(vbn: number): boolean {
+    const file = this.metafiles.reference;
+    const isEmpty = ((file.root[0] as number) | (file.root[1] as number)) === 0;
+    const frozenShares = this.#cp?.generation.shares.length ?? 0;
+    if (isEmpty) return this.generation.shares.length + frozenShares > 0;
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    return fbn < file.capacityFbn && this.#referenceWalker.findMetaBlock(file, fbn) !== -1;
+  }
 
   /** True if more than one tree names the block, as of the last consistency point. */
   async isShared(vbn: number): Promise<boolean> {

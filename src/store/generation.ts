@@ -3,6 +3,7 @@
  * point. There are at most two: the one that clients change, and the one that is being written.
  */
 import type { LogEntry } from '../layout/log-entry.js';
+import { REFERENCE_ENTRIES_PER_BLOCK } from '../layout/reference-entry.js';
 import type { VdiskRecord } from '../layout/vdisk-record.js';
 import type { Tree } from './tree.js';
 import { VbnSet } from './vbn-set.js';
@@ -15,8 +16,19 @@ export interface Share {
   readonly withId: number;
 }
 
+/** A block that one tree names instead of another. */
+export interface Move {
+  readonly vbn: number;
+  readonly fromId: number;
+  readonly toId: number;
+  /** Shares that came before it: the two are applied in the order in which they happened. */
+  readonly sharesBefore: number;
+}
+
 export class Generation {
   readonly number: number;
+  /** True if a block that is let go may have an entry in the reference file. */
+  readonly #maybeShared: (vbn: number) => boolean;
   readonly trees = new Set<Tree>();
   /** Tree records to empty, by their place in the tree file. */
   readonly removedTrees = new Set<number>();
@@ -29,14 +41,29 @@ export class Generation {
   /** Blocks placed; in place a metadata block counts with its second copy. */
   readonly allocated = new VbnSet();
   readonly shares: Share[] = [];
-  /** Blocks that moved from one tree to another, by a merge: vbn, from, to. */
-  readonly moves: { readonly vbn: number; readonly fromId: number; readonly toId: number }[] = [];
+  /** Blocks that moved from one tree to another, by a merge. */
+  readonly moves: Move[] = [];
   /** Acts and ranges that are not in the log yet, in order. A unit is one act. */
   units: LogEntry[][] = [];
   dataFreeCount = 0;
+  /** Blocks of the reference file that this generation may change. */
+  readonly referenceFbns = new Set<number>();
 
-  constructor(number: number) {
+  constructor(number: number, maybeShared: (vbn: number) => boolean = () => false) {
     this.number = number;
+    this.#maybeShared = maybeShared;
+  }
+
+  /** The tree names a block of another one from now on. */
+  share(share: Share): void {
+    this.shares.push(share);
+    this.referenceFbns.add(Math.floor(share.vbn / REFERENCE_ENTRIES_PER_BLOCK));
+  }
+
+  /** The block is named by another tree instead, with all owners that it has. */
+  move(vbn: number, fromId: number, toId: number): void {
+    this.moves.push({ vbn, fromId, toId, sharesBefore: this.shares.length });
+    this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
   }
 
   freeData(treeId: number, vbn: number): void {
@@ -47,6 +74,9 @@ export class Generation {
     }
     set.add(vbn);
     this.dataFreeCount++;
+    if (this.#maybeShared(vbn)) {
+      this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
+    }
   }
 
   /** True if a consistency point of this generation would change nothing. */

@@ -3,14 +3,14 @@
  *
  * 1. A FLUSH covers every unlogged write of its trees and every act and range op before it.
  * 2. What goes into a group is read in one synchronous step from the live trees: the latest content
- *    of each block, behind all acts and range ops. So a group leaves the store as it was at that step.
+ *    of each block, behind all acts and range ops. A group leaves the store as it was at that step.
  * 3. Acts and range ops of the frozen generation are logged under its number: replayed over a later
  *    consistency point they would undo what it holds.
  */
 import { crc32 } from '../base/checksum.js';
 import { BLOCK_BYTES } from '../base/units.js';
-import { GROUP_BLOCKS_MAX } from '../layout/log-group.js';
 import { type LogEntry, logEntryBytes, POINTERS_COUNT_MAX } from '../layout/log-entry.js';
+import { GROUP_BLOCKS_MAX } from '../layout/log-group.js';
 import { FLAG_IN_MEMORY, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_MISS } from './buffer-tree.js';
 import type { Engine } from './engine.js';
@@ -83,9 +83,15 @@ export class LogWriter {
   async #collect(trees: ReadonlySet<Tree>): Promise<LogBatch[]> {
     const { medium } = this.#engine;
     for (;;) {
-      if (!medium.logsData) await this.#placeFirst(trees);
+      for (const tree of trees) {
+        if (!medium.logsData && tree.unloggedOld !== undefined) await this.#engine.dataPlaced();
+      }
+      // From here to the end of the collection nothing is awaited.
+      const written = medium.logsData ? Promise.resolve() : this.#placeDirty(trees);
       const collector = new Collector(this.#engine, medium.logsData);
-      if (collector.takeTrees(trees)) return collector.finish(trees);
+      const batches = collector.takeTrees(trees) ? collector.finish(trees) : undefined;
+      await written;
+      if (batches !== undefined) return batches;
       await this.#load(trees);
     }
   }
@@ -105,9 +111,8 @@ export class LogWriter {
   }
 
   /** Object log: dirty blocks are placed, since its log holds no data of its own. */
-  async #placeFirst(trees: ReadonlySet<Tree>): Promise<void> {
+  #placeDirty(trees: ReadonlySet<Tree>): Promise<unknown> {
     const engine = this.#engine;
-    for (const tree of trees) if (tree.unloggedOld !== undefined) await engine.dataPlaced();
     const writes: Promise<void>[] = [];
     for (const tree of trees) {
       for (const list of [tree.unloggedOld, tree.unlogged]) {
@@ -117,7 +122,7 @@ export class LogWriter {
         }
       }
     }
-    await Promise.all(writes);
+    return Promise.all(writes);
   }
 }
 
@@ -289,7 +294,9 @@ function bytesOf(batch: LogBatch): number {
   return bytes;
 }
 
-/** Acts and data of one generation go into one group if both are small: one write instead of two. */
+/**
+ * Acts and data of one generation go into one group if both are small: one write instead of two.
+ */
 function mergeSmall(batches: LogBatch[]): LogBatch[] {
   const merged: LogBatch[] = [];
   for (const batch of batches) {

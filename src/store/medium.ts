@@ -10,12 +10,14 @@
  * 4. `commit` resolves when the consistency point, with all it names, is durable.
  * 5. After any call rejected with `device` or `fenced`, the medium answers nothing but that.
  */
-import type { BlockTag, TagKind } from '../layout/log-record.js';
+
 import type { Fsinfo, MetafileRoot } from '../layout/fsinfo.js';
 import type { LogEntry } from '../layout/log-entry.js';
+import type { BlockTag, TagKind } from '../layout/log-record.js';
 import type { Generation } from './generation.js';
 import type { MetafileEditor } from './metafile.js';
 import type { Tree } from './tree.js';
+import type { VbnSet } from './vbn-set.js';
 
 export interface Placed {
   /** One VBN for each block, in order. */
@@ -44,8 +46,8 @@ export interface CommitRequest {
   readonly generation: Generation;
   readonly clean: boolean;
   readonly roots: Readonly<Record<'tree' | 'vdisk' | 'reference', MetafileRoot>>;
-  /** VBNs whose last owner is gone. */
-  readonly freedData: Iterable<number>;
+  /** VBNs whose last owner is gone. The medium may add to the set. */
+  readonly freedData: VbnSet;
   readonly nextTreeId: number;
   readonly nextVdiskId: number;
 }
@@ -133,4 +135,3 @@ export interface Medium {
   readonly space: MediumSpace;
   close(): Promise<void>;
 }
-

@@ -58,11 +58,7 @@ export class MetafileEditor {
 }
 
 /** The tree's dirty buffers under this root, by level: index 0 holds level 0. */
-export function collectDirty(
-  pool: BufferPool,
-  root: Uint32Array,
-  height: number,
-): DirtyLevel[] {
+export function collectDirty(pool: BufferPool, root: Uint32Array, height: number): DirtyLevel[] {
   const levels: DirtyLevel[] = [];
   for (let level = 0; level <= height; level++) {
     levels.push({ buffers: [], words: [], ats: [], fbns: [] });

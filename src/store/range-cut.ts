@@ -1,6 +1,6 @@
 /**
- * Cutting a range out of a tree, as TRIM, write zeroes and shrink do: in steps as many as the tree is
- * high, whatever the size. Whole subtrees move, pointer by pointer, into a dying tree that a
+ * Cutting a range out of a tree, as TRIM, write zeroes and shrink do: in steps as many as the tree
+ * is high, whatever the size. Whole subtrees move, pointer by pointer, into a dying tree that a
  * background job frees.
  *
  * 1. One synchronous step: nobody sees a range half cut.
@@ -45,7 +45,7 @@ export function isCutLoaded(engine: Engine, tree: Tree, from: number, to: number
 /** One pointer says for the whole range that there is nothing in it. */
 function isNothingToCut(engine: Engine, tree: Tree, from: number, to: number): boolean {
   const found = engine.trees.walk(tree, from);
-  if (found !== WALK_ZERO && !(found === WALK_HOLE && tree.backing === undefined)) return false;
+  if (found !== WALK_ZERO && !(found === WALK_HOLE && !tree.needsZeros)) return false;
   const { level } = engine.trees;
   return alignDown(from, level) + (SPAN_BLOCKS[level] as number) >= to;
 }

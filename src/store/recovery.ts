@@ -26,7 +26,6 @@ import {
 } from '../layout/vdisk-record.js';
 import { WALK_FIELD } from './buffer-tree.js';
 import type { Engine } from './engine.js';
-import { Generation } from './generation.js';
 import { cutRange, isCutLoaded } from './range-cut.js';
 import type { Tree } from './tree.js';
 
@@ -59,13 +58,19 @@ export async function loadRecords(engine: Engine, sink: VdiskSink): Promise<void
   for (const { record } of records) link(engine, record);
   engine.treeSlots.restore(records.map(({ index }) => index));
   const vdisks: number[] = [];
-  await forEachRecord(engine, vdisk, VDISK_RECORDS_PER_BLOCK, VDISK_RECORD_BYTES, (index, bytes) => {
-    const record = decodeVdiskRecord(bytes);
-    if (record === undefined) throw badRecord(engine, 'vdisk', index);
-    if (record === 'free') return;
-    vdisks.push(index);
-    sink.put(index, record);
-  });
+  await forEachRecord(
+    engine,
+    vdisk,
+    VDISK_RECORDS_PER_BLOCK,
+    VDISK_RECORD_BYTES,
+    (index, bytes) => {
+      const record = decodeVdiskRecord(bytes);
+      if (record === undefined) throw badRecord(engine, 'vdisk', index);
+      if (record === 'free') return;
+      vdisks.push(index);
+      sink.put(index, record);
+    },
+  );
   engine.vdiskSlots.restore(vdisks);
 }
 
@@ -85,7 +90,8 @@ async function forEachRecord(
   visit: (index: number, bytes: Uint8Array) => void,
 ): Promise<void> {
   let holes = 0;
-  // Blocks are taken from the start, so a stretch of holes longer than one level-1 block is the end.
+  // Blocks are taken from the start, so a stretch of holes longer than one level-1 block is the
+  // end.
   for (let fbn = 0; fbn < file.capacityFbn && holes <= 256; fbn++) {
     const buffer = await engine.editor.load(file, fbn);
     if (buffer < 0) {
@@ -108,7 +114,8 @@ function addTree(engine: Engine, index: number, record: TreeRecord): Tree {
   tree.sharedBlocks = record.sharedBlocks;
   tree.goneBelowFbn = record.goneBelowFbn;
   setAttributes(tree, record);
-  tree.split = record.split === undefined ? undefined : { ...record.split, bad: [...record.split.bad] };
+  tree.split =
+    record.split === undefined ? undefined : { ...record.split, bad: [...record.split.bad] };
   return tree;
 }
 
@@ -126,7 +133,8 @@ function link(engine: Engine, record: TreeRecord): void {
   if (tree === undefined || (record.backingId !== 0 && backing === undefined)) {
     throw new StoreError(
       'corrupt',
-      `tree ${record.id} of ${engine.medium.name} reads through tree ${record.backingId}, which is missing`,
+      `tree ${record.id} of ${engine.medium.name} reads through tree ${record.backingId}, ` +
+        'which is missing; run a check of the store',
     );
   }
   tree.backing = backing;
@@ -147,7 +155,7 @@ export async function replayLog(engine: Engine, sink: VdiskSink): Promise<Recove
   if (highest === durable) return { batches: 0, entries: 0, blocks: 0 };
   // Later than anything in the log, and in the slot that the last consistency point is not in.
   const number = (highest + 1 - durable) % 2 === 1 ? highest + 1 : highest + 2;
-  engine.generation = new Generation(number);
+  engine.generation = engine.newGeneration(number);
   await engine.medium.reclaim(vbns, engine.generation);
   const replay = new Replay(engine, sink);
   for await (const batch of engine.medium.recover()) {
@@ -214,7 +222,7 @@ class Replay {
       }
       this.#apply(entry, payload);
     }
-    this.#engine.changed();
+    // No consistency point before all of the log is applied: it would say that it holds all of it.
   }
 
   async #preload(window: readonly Pending[]): Promise<void> {
@@ -258,14 +266,16 @@ class Replay {
   #apply(entry: LogEntry, payload: Uint8Array | undefined): void {
     switch (entry.kind) {
       case 'tree':
-        return this.#applyTree(entry.record);
+        this.#applyTree(entry.record);
+        return;
       case 'vdisk':
         if (entry.record.gone) this.#sink.remove(entry.record.id);
         else this.#sink.put(undefined, entry.record);
         return;
       case 'data':
         invariant(payload !== undefined, 'a data entry has its payload');
-        return this.#applyData(this.#tree(entry.treeId), entry.fbn, payload);
+        this.#applyData(this.#tree(entry.treeId), entry.fbn, payload);
+        return;
       case 'pointers': {
         const tree = this.#tree(entry.treeId);
         entry.crcs.forEach((crc, index) => {
@@ -301,7 +311,11 @@ class Replay {
     }
     engine.trees.noteDirty(tree, engine.generation);
     setAttributes(tree, record);
-    engine.trees.grow(tree, Math.max(record.height, heightFor(record.sizeBytes)), engine.generation);
+    engine.trees.grow(
+      tree,
+      Math.max(record.height, heightFor(record.sizeBytes)),
+      engine.generation,
+    );
     if (record.split === undefined) tree.split = undefined;
     else if (tree.split === undefined) tree.split = { ...record.split, bad: [...record.split.bad] };
     link(engine, record);

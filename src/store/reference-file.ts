@@ -8,33 +8,40 @@
  *    one, the exclusive-or of the owners is the one left, and its counter falls too.
  */
 import { invariant } from '../base/invariant.js';
+import { FLAG_IN_MEMORY, HOLE_VBN, vbnAt } from '../layout/pointer.js';
 import {
   ownersAt,
   REFERENCE_ENTRIES_PER_BLOCK,
   REFERENCE_WORDS,
   toggleOwner,
 } from '../layout/reference-entry.js';
-import { FLAG_IN_MEMORY, HOLE_VBN, vbnAt } from '../layout/pointer.js';
 import type { CpContext } from './consistency-point.js';
-import type { Generation } from './generation.js';
+import type { Generation, Share } from './generation.js';
 import type { Tree } from './tree.js';
+import { VbnSet } from './vbn-set.js';
 
 /** Brings the file up to date; returns the data blocks that have no owner left. */
-export async function applyReferences(
-  context: CpContext,
-  generation: Generation,
-): Promise<Set<number> | number[]> {
+export async function applyReferences(context: CpContext, generation: Generation): Promise<VbnSet> {
   const file = context.metafiles.reference;
   if (isEmpty(file) && generation.shares.length === 0) return allFrees(generation);
   const writer = new ReferenceWriter(context, generation);
-  for (const { vbn, ownerId, withId } of generation.shares) {
-    await writer.share(vbn, ownerId, withId);
+  const { shares, moves } = generation;
+  let shared = 0;
+  const shareUpTo = async (end: number): Promise<void> => {
+    for (; shared < end; shared++) {
+      const { vbn, ownerId, withId } = shares[shared] as Share;
+      await writer.share(vbn, ownerId, withId);
+    }
+  };
+  for (const { vbn, fromId, toId, sharesBefore } of moves) {
+    await shareUpTo(sharesBefore);
+    await writer.move(vbn, fromId, toId);
   }
-  for (const { vbn, fromId, toId } of generation.moves) await writer.move(vbn, fromId, toId);
-  const freed: number[] = [];
+  await shareUpTo(shares.length);
+  const freed = new VbnSet();
   for (const [treeId, set] of generation.dataFrees) {
     for (const vbn of set.values()) {
-      if (await writer.letGo(vbn, treeId)) freed.push(vbn);
+      if (await writer.letGo(vbn, treeId)) freed.add(vbn);
     }
   }
   return freed;
@@ -44,9 +51,9 @@ function isEmpty(file: Tree): boolean {
   return ((file.root[1] as number) & FLAG_IN_MEMORY) === 0 && vbnAt(file.root, 0) === HOLE_VBN;
 }
 
-function allFrees(generation: Generation): number[] {
-  const freed: number[] = [];
-  for (const set of generation.dataFrees.values()) freed.push(...set.values());
+function allFrees(generation: Generation): VbnSet {
+  const freed = new VbnSet();
+  for (const set of generation.dataFrees.values()) freed.addAll(set);
   return freed;
 }
 

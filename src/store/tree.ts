@@ -8,7 +8,13 @@
  */
 import { invariant } from '../base/invariant.js';
 import { FIELDS_PER_BLOCK, heightFor, SPAN_BLOCKS } from '../base/units.js';
-import type { BadRange, SplitMode, SplitPhase, TreeRecord, TreeState } from '../layout/tree-record.js';
+import type {
+  BadRange,
+  SplitMode,
+  SplitPhase,
+  TreeRecord,
+  TreeState,
+} from '../layout/tree-record.js';
 
 /** What a split of this tree has come to; see split/. */
 export interface TreeSplit {
@@ -88,6 +94,11 @@ export class Tree {
   unloggedOld: ExtentList | undefined;
   /** The last consistency point in which the tree changed or was made. */
   changedCp = 0;
+  /**
+   * The association was released, but not durably yet: after a crash it is there again, so zeros
+   * must go on hiding what lies below.
+   */
+  isReleasePending = false;
   /** Removed from the table: nothing may use it. */
   gone = false;
   /** Merges of this tree wait while this is not 0: splits through it, diffs, exports. */
@@ -101,6 +112,13 @@ export class Tree {
     this.recordIndex = recordIndex;
     this.sizeBytes = sizeBytes;
     this.height = heightFor(sizeBytes);
+  }
+
+  /**
+   * A hole may lead to a backing store's bytes: what is to read as zeros must be a zero pointer.
+   */
+  get needsZeros(): boolean {
+    return this.#backing !== undefined || this.isReleasePending;
   }
 
   get backing(): Tree | undefined {

@@ -56,7 +56,16 @@ export class VbnSet {
   }
 
   addAll(other: VbnSet): void {
-    for (const vbn of other.values()) this.add(vbn);
+    for (const [segment, more] of other.#segments) {
+      const bits = this.#segments.get(segment) ?? new Uint32Array(SEGMENT_WORDS);
+      this.#segments.set(segment, bits);
+      for (let word = 0; word < SEGMENT_WORDS; word++) {
+        const before = bits[word] as number;
+        const after = (before | (more[word] as number)) >>> 0;
+        bits[word] = after;
+        this.#size += popcount(after) - popcount(before);
+      }
+    }
   }
 
   /** Segments that have a VBN in the set, in no order. */

@@ -3,12 +3,18 @@
  *
  * 1. An act changes memory in one synchronous step and is then logged as one unit, so that it is
  *    there wholly or not at all after a crash. It is durable when its promise resolves.
- * 2. New names can be seen only then: a clone is never seen before the reference on its backing store
- *    is durable.
+ * 2. New names can be seen only then: a clone is never seen before the reference on its backing
+ *    store is durable.
  * 3. What an act costs does not depend on any size: a few entries in the log.
  */
 import { StoreError } from '../base/store-error.js';
-import { BLOCK_BYTES, formatBytes, heightFor, SECTOR_BYTES, VDISK_BYTES_MAX } from '../base/units.js';
+import {
+  BLOCK_BYTES,
+  formatBytes,
+  heightFor,
+  SECTOR_BYTES,
+  VDISK_BYTES_MAX,
+} from '../base/units.js';
 import type { Random } from '../env/random.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import type { VdiskRecord } from '../layout/vdisk-record.js';
@@ -30,12 +36,7 @@ export class Acts {
   readonly #writer: Writer;
   readonly #random: Random;
 
-  constructor(
-    engine: Engine,
-    table: VdiskTable,
-    writer: Writer,
-    random: Random,
-  ) {
+  constructor(engine: Engine, table: VdiskTable, writer: Writer, random: Random) {
     this.#engine = engine;
     this.#table = table;
     this.#writer = writer;
@@ -83,11 +84,11 @@ export class Acts {
     const vdisk = this.#table.get(item.vdisk);
     const past = vdisk.head;
     const head = engine.addTree(past.sizeBytes);
+    engine.trees.noteDirty(past, engine.generation);
     head.backing = past;
     head.readThroughLimitBytes = past.sizeBytes;
     head.ownerId = vdisk.record.id;
     const snapshot = this.#addEntry(item.snapshot, 'snapshot', past, vdisk);
-    engine.trees.noteDirty(past, engine.generation);
     vdisk.head = head;
     this.#putRecord(vdisk, { ...vdisk.record, headTreeId: head.id });
     entries.push(treeEntry(past), treeEntry(head), vdiskEntry(snapshot), vdiskEntry(vdisk));
@@ -119,7 +120,10 @@ export class Acts {
     if (entry.of !== undefined) {
       const start = `${entry.of.record.name}@`;
       if (!newName.startsWith(start)) {
-        throw new StoreError('invalid', `a snapshot stays with its vdisk: ${newName} is not ${start}…`);
+        throw new StoreError(
+          'invalid',
+          `a snapshot stays with its vdisk: ${newName} is not ${start}…`,
+        );
       }
       last = newName.slice(start.length);
     }
@@ -162,8 +166,8 @@ export class Acts {
         await engine.consistencyPoint();
         continue;
       }
-      cutRange(engine, tree, from, tree.capacityFbn, 'hole');
       engine.trees.noteDirty(tree, engine.generation);
+      cutRange(engine, tree, from, tree.capacityFbn, 'hole');
       const blocks = tree.capacityFbn - from;
       tree.sizeBytes = sizeBytes;
       tree.readThroughLimitBytes = Math.min(tree.readThroughLimitBytes, sizeBytes);
@@ -180,8 +184,8 @@ export class Acts {
     this.#checkThere(entry);
     const tree = entry.head;
     if (sizeBytes <= tree.sizeBytes) return;
-    tree.sizeBytes = sizeBytes;
     engine.trees.noteDirty(tree, engine.generation);
+    tree.sizeBytes = sizeBytes;
     engine.trees.grow(tree, heightFor(sizeBytes), engine.generation);
     await this.#log([treeEntry(tree)]);
   }
@@ -214,17 +218,18 @@ export class Acts {
       const names = this.holdersOf(tree).slice(0, 10).join(', ');
       throw new StoreError(
         'in-use',
-        `${name} is the backing store of ${tree.overCount} others (${names}): split or delete them first`,
+        `${name} is the backing store of ${tree.overCount} others (${names}): ` +
+          'split or delete them first',
       );
     }
     const engine = this.#engine;
+    engine.trees.noteDirty(tree, engine.generation);
     tree.state = tree.overCount === 0 ? 'dying' : 'deleting';
     if (tree.state === 'dying') {
       tree.backing = undefined;
       tree.split = undefined;
     }
     tree.ownerId = 0;
-    engine.trees.noteDirty(tree, engine.generation);
     this.#table.remove(entry);
     engine.putVdisk(entry.index, undefined);
     const gone: LogEntry = { kind: 'vdisk', record: { ...entry.record, gone: true } };

@@ -1,7 +1,7 @@
 /**
- * Background jobs of the vdisk layer: trees that die are freed, trees of deleted snapshots are merged
- * down when one tree is left over them, or freed when none is. Restartable: what there is to do is
- * read from the trees' states.
+ * Background jobs of the vdisk layer: trees that die are freed, trees of deleted snapshots are
+ * merged down when one tree is left over them, or freed when none is. Restartable: what there is to
+ * do is read from the trees' states.
  */
 import { isStoreError } from '../base/store-error.js';
 import type { Engine } from '../store/engine.js';
@@ -75,10 +75,10 @@ export class Background {
       if (tree.state === 'dying') return tree;
       if (tree.state !== 'deleting') continue;
       if (tree.overCount === 0) {
+        this.#engine.trees.noteDirty(tree, this.#engine.generation);
         tree.state = 'dying';
         tree.backing = undefined;
         tree.split = undefined;
-        this.#engine.trees.noteDirty(tree, this.#engine.generation);
         return tree;
       }
       const [above] = tree.over();

@@ -87,7 +87,10 @@ export function emptyUntil(engine: Engine, tree: Tree, fbn: number): number {
     if (found === 1 && !beyond) break;
     if (fbn * BLOCK_BYTES >= at.readThroughLimitBytes) break;
     if (at.backing !== undefined) {
-      until = Math.min(until, Math.max(fbn + 1, Math.floor(at.readThroughLimitBytes / BLOCK_BYTES)));
+      until = Math.min(
+        until,
+        Math.max(fbn + 1, Math.floor(at.readThroughLimitBytes / BLOCK_BYTES)),
+      );
     }
   }
   return until;

@@ -47,7 +47,7 @@ export async function* diffTrees(
     let extent: DiffExtent | undefined;
     const end = Math.ceil(to.sizeBytes / BLOCK_BYTES);
     for (let fbn = 0, looked = 0; fbn < end; ) {
-      const look = lookAt(engine, trees, fbn);
+      const look = lookAt(engine, trees, fbn, from === undefined);
       if (look === 'load') {
         await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
         engine.assertAlive();
@@ -76,7 +76,12 @@ interface Look {
   readonly until: number;
 }
 
-function lookAt(engine: Engine, trees: readonly Tree[], fbn: number): Look | 'load' {
+function lookAt(
+  engine: Engine,
+  trees: readonly Tree[],
+  fbn: number,
+  isWhole: boolean,
+): Look | 'load' {
   const walker = engine.trees;
   let until = Number.POSITIVE_INFINITY;
   for (const tree of trees) {
@@ -88,8 +93,9 @@ function lookAt(engine: Engine, trees: readonly Tree[], fbn: number): Look | 'lo
       const isBuffer = (high & FLAG_IN_MEMORY) !== 0;
       const vbn = vbnAt(walker.fieldWords, walker.fieldAt);
       if (!isBuffer && vbn === 0) continue;
-      // Filled: the same bytes as in the backing store, which is older than all that is asked for.
-      if (walker.filledAbove || (high & FLAG_FILLED) !== 0) return { kind: 'same', until };
+      // Filled: the bytes of the backing store. Since the beginning, they are content like any.
+      const isFilled = walker.filledAbove || (high & FLAG_FILLED) !== 0;
+      if (isFilled && !isWhole) return { kind: 'same', until };
       return { kind: !isBuffer && vbn === ZERO_VBN ? 'zero' : 'data', until };
     }
     if (fbn < tree.capacityFbn) {
@@ -98,11 +104,14 @@ function lookAt(engine: Engine, trees: readonly Tree[], fbn: number): Look | 'lo
       if (fbn < tree.goneBelowFbn) until = fbn + 1;
     }
     if (found !== WALK_HOLE) {
-      return { kind: walker.filledAbove ? 'same' : 'zero', until };
+      return { kind: walker.filledAbove && !isWhole ? 'same' : 'zero', until };
     }
     if (fbn * BLOCK_BYTES >= tree.readThroughLimitBytes) {
       // Beyond the limit nothing older shows: it reads as zeros since the vdisk was cut here.
-      return { kind: tree.backing === undefined ? 'same' : 'zero', until: Math.max(fbn + 1, until) };
+      return {
+        kind: tree.backing === undefined ? 'same' : 'zero',
+        until: Math.max(fbn + 1, until),
+      };
     }
     const limitFbn = Math.ceil(tree.readThroughLimitBytes / BLOCK_BYTES);
     until = Math.min(until, Math.max(fbn + 1, limitFbn));

@@ -32,18 +32,22 @@ export async function freeTree(
   while (fbn < tree.capacityFbn) {
     if (isStopped()) return;
     engine.assertAlive();
+    // What the reference file needs for a range of shared blocks is there before it is freed.
+    if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: 8 }, 'release')) {
+      await engine.consistencyPoint();
+    }
     const found = engine.trees.walk(tree, fbn);
     if (found === WALK_MISS) {
       await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
       continue;
     }
     const level = found === WALK_FIELD ? 1 : engine.trees.level;
+    engine.trees.noteDirty(tree, engine.generation);
     if (found === WALK_FIELD) freeFields(engine, tree);
     const next = alignDown(fbn, level) + (SPAN_BLOCKS[level] as number);
     freePath(engine, tree, fbn, next, found === WALK_FIELD ? 1 : level + 1);
     fbn = next;
     tree.goneBelowFbn = next;
-    engine.trees.noteDirty(tree, engine.generation);
     engine.changed();
     if (++ranges % SLICE_RANGES === 0) await engine.options.clock.yield();
   }
@@ -64,8 +68,8 @@ function freeFields(engine: Engine, tree: Tree): void {
     count++;
   }
   if (counted === undefined || count === 0) return;
-  counted.mappedBlocks -= count;
   engine.trees.noteDirty(counted, engine.generation);
+  counted.mappedBlocks -= count;
 }
 
 /** Frees the indirect blocks above `fbn`, from `fromLevel` up, that end at or before `next`. */

@@ -64,7 +64,6 @@ export async function mergeDown(
     } else if (step === 'mask') {
       await mergeMasked(merge, source.goneBelowFbn);
     } else {
-      engine.trees.noteDirty(source, engine.generation);
       engine.changed();
       if (++ranges % SLICE_RANGES === 0) await engine.options.clock.yield();
     }
@@ -84,14 +83,11 @@ async function release(merge: Merge, isStopped: Stop): Promise<void> {
   await engine.consistencyPoint();
   if (isStopped() || source.gone) return;
   engine.assertAlive();
-  above.readThroughLimitBytes = Math.min(
-    above.readThroughLimitBytes,
-    source.readThroughLimitBytes,
-  );
+  engine.trees.noteDirty(above, engine.generation);
+  above.readThroughLimitBytes = Math.min(above.readThroughLimitBytes, source.readThroughLimitBytes);
   above.backing = source.backing;
   // What is left in the count moved as whole subtrees, uncounted.
   above.mappedBlocks += source.mappedBlocks;
-  engine.trees.noteDirty(above, engine.generation);
   source.root.fill(0);
   engine.removeTree(source);
   resolver.clear();
@@ -104,6 +100,7 @@ type MergeStep = 'done' | 'load' | 'space' | 'mask';
 function mergeRange(merge: Merge, fbn: number): MergeStep {
   const { engine, source, above } = merge;
   const { trees } = engine;
+  trees.noteDirty(source, engine.generation);
   const found = trees.walk(source, fbn);
   if (found === WALK_MISS) return 'load';
   const level = found === WALK_FIELD ? 1 : trees.level;
@@ -122,10 +119,7 @@ function pass(merge: Merge, fbn: number, level: number, freeFrom: number): Merge
   const next = alignDown(fbn, level) + (SPAN_BLOCKS[level] as number);
   freePath(merge.engine, merge.source, fbn, next, freeFrom);
   merge.source.goneBelowFbn = next;
-  merge.resolver.dropRanges(
-    Math.floor(fbn / FIELDS_PER_BLOCK),
-    Math.ceil(next / FIELDS_PER_BLOCK),
-  );
+  merge.resolver.dropRanges(Math.floor(fbn / FIELDS_PER_BLOCK), Math.ceil(next / FIELDS_PER_BLOCK));
   return 'done';
 }
 
@@ -136,7 +130,7 @@ function pass(merge: Merge, fbn: number, level: number, freeFrom: number): Merge
 function wholeLevel(merge: Merge, fbn: number, levelMax: number): number {
   const { engine, source, above } = merge;
   // The reference file keeps owners by tree: blocks it knows are moved one by one.
-  if (source.sharedBlocks !== 0 || engine.generation.shares.length > 0) return 0;
+  if (source.sharedBlocks !== 0 || hasPendingShares(engine)) return 0;
   const found = engine.trees.walk(above, fbn);
   if (found === WALK_MISS) return -1;
   if (found !== WALK_HOLE) return 0;
@@ -148,6 +142,12 @@ function wholeLevel(merge: Merge, fbn: number, levelMax: number): number {
     return level;
   }
   return 0;
+}
+
+/** True if there are shares that no tree's counter knows of yet. */
+function hasPendingShares(engine: Engine): boolean {
+  const frozen = engine.frozenGeneration?.shares.length ?? 0;
+  return engine.generation.shares.length + frozen > 0;
 }
 
 function adoptSubtree(merge: Merge, fbn: number, level: number): MergeStep {
@@ -198,7 +198,9 @@ function mergeFields(merge: Merge, fbn: number, isZero: boolean): MergeStep {
     const theirs = from.subarray(index * POINTER_WORDS, (index + 1) * POINTER_WORDS);
     const vbn = vbnAt(theirs, 0);
     if (vbn === 0) continue;
-    const isBelow = (fbn + index + 1) * BLOCK_BYTES <= above.readThroughLimitBytes;
+    // Zeros are zeros on both sides of the limit; of data only a whole block can be adopted.
+    const end = vbn === ZERO_VBN ? fbn + index : fbn + index + 1;
+    const isBelow = end * BLOCK_BYTES <= above.readThroughLimitBytes;
     const isHole = (words[at] as number) === 0 && (words[at + 1] as number) === 0;
     if (isHole && isBelow) adoptField(merge, words, at, theirs, vbn);
     else if (vbn > ZERO_VBN) hideField(merge, vbn);
@@ -223,12 +225,8 @@ function adoptField(
   if (vbn <= ZERO_VBN) return;
   source.mappedBlocks--;
   above.mappedBlocks++;
-  if (source.sharedBlocks === 0) return;
-  engine.generation.moves.push({
-    vbn,
-    fromId: source.ownerOfBlocks,
-    toId: above.ownerOfBlocks,
-  });
+  if (source.sharedBlocks === 0 && !hasPendingShares(engine)) return;
+  engine.generation.move(vbn, source.ownerOfBlocks, above.ownerOfBlocks);
 }
 
 function hideField(merge: Merge, vbn: number): void {

@@ -5,8 +5,8 @@
  *    again.
  * 2. Data goes to the caller only after its checksum agreed; a block that does not is `corrupt` and
  *    named by vdisk and FBN.
- * 3. Blocks with adjacent VBNs are read in one call. Short reads stay in memory; long ones go straight
- *    to the caller, so that a backup does not push everybody's working set out.
+ * 3. Blocks with adjacent VBNs are read in one call. Short reads stay in memory; long ones go
+ *    straight to the caller, so that a backup does not push everybody's working set out.
  */
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';

@@ -1,12 +1,12 @@
 /**
- * Resolution: what the holes over one level-1 range of a tree lead to, all backing stores considered.
- * Found once, it serves every clone: a warm read costs the same at any depth.
+ * Resolution: what the holes over one level-1 range of a tree lead to, all backing stores
+ * considered. Found once, it serves every clone: a warm read costs the same at any depth.
  *
  * 1. It is made in one synchronous pass over loaded blocks, so it is true at that moment. What is
  *    missing is reported for the whole lineage at once, to be loaded together.
- * 2. It is kept only for trees that do not change, and dropped for a range (`dropRanges`) when a merge
- *    moves pointers there, altogether (`clear`) when a tree leaves a lineage. One that names a dirty
- *    buffer is not kept: the buffer gets a VBN soon.
+ * 2. It is kept only for trees that do not change, and dropped for a range (`dropRanges`) when a
+ *    merge moves pointers there, altogether (`clear`) when a tree leaves a lineage. One that names
+ *    a dirty buffer is not kept: the buffer gets a VBN soon.
  * 3. A split that fills a hole of a backing store changes no bytes; what it resolved to stays true
  *    until the association is released.
  */

@@ -1,7 +1,8 @@
 /**
  * Vdisks and snapshots by name and by id, with the place of each record in the vdisk file.
  *
- * 1. A name is found only when the act that gave it is durable; until then it is taken all the same.
+ * 1. A name is found only when the act that gave it is durable; until then it is taken all the
+ *    same.
  * 2. `golden@v1` is snapshot v1 of vdisk golden.
  */
 import { StoreError } from '../base/store-error.js';
@@ -39,7 +40,7 @@ export function checkName(name: string): void {
   if (new TextEncoder().encode(name).length > NAME_BYTES_MAX || !NAME_PATTERN.test(name)) {
     throw new StoreError(
       'invalid',
-      `"${name.slice(0, 80)}" cannot be a name: use 1 to ${NAME_BYTES_MAX} of A-Z a-z 0-9 _ . : + -, ` +
+      `"${name.slice(0, 80)}" is no name: use up to ${NAME_BYTES_MAX} of A-Z a-z 0-9 _ . : + -, ` +
         'the first a letter, a digit or _',
     );
   }
@@ -134,7 +135,8 @@ export class RecordCollector implements VdiskSink {
       if (head === undefined) {
         throw new StoreError(
           'corrupt',
-          `vdisk record ${record.id} (${record.name}) names tree ${record.headTreeId}, which is missing`,
+          `vdisk record ${record.id} (${record.name}) names tree ${record.headTreeId}, ` +
+            'which is missing; run a check of the store',
         );
       }
       entries.push(new VdiskEntry(record, index, head));

@@ -102,8 +102,8 @@ export class Vdisk implements BlockTarget {
 }
 
 /**
- * The trees of the lineage that have writes which are not in the log. A clone's FLUSH covers what it
- * reads through, too: its client relies on bytes that it has seen.
+ * The trees of the lineage that have writes which are not in the log. A clone's FLUSH covers what
+ * it reads through, too: its client relies on bytes that it has seen.
  */
 export function unloggedOf(head: Tree): Tree[] {
   const trees: Tree[] = [];

@@ -2,13 +2,15 @@
  * Writing a vdisk.
  *
  * Small writes (under 64 KiB) become dirty buffers. Large ones are placed first, straight from the
- * caller's bytes, and enter the tree when they are on the medium: no byte is copied or written twice.
+ * caller's bytes, and enter the tree when they are on the medium: no byte is copied or written
+ * twice.
  *
  * 1. A piece (the part of a request in one level-1 range) changes in one synchronous step: what was
  *    looked at is true, nothing is seen half written.
- * 2. A write that finds no space changes nothing, as far as one piece goes; all of its space is asked
- *    for before the first piece.
- * 3. The head tree is asked for anew after every await: a snapshot may have put another in its place.
+ * 2. A write that finds no space changes nothing, as far as one piece goes; all of its space is
+ *    asked for before the first piece.
+ * 3. The head tree is asked for anew after every await: a snapshot may have put another in its
+ *    place.
  */
 import { crc32 } from '../base/checksum.js';
 import { isStoreError } from '../base/store-error.js';
@@ -209,10 +211,12 @@ export class Writer {
         }
         trees.putData(tree, buffer, generation, false);
       }
-      pool.slabOf(buffer).set(
-        length === data.length ? data : data.subarray(at - offset, at - offset + length),
-        pool.byteStart(buffer) + start,
-      );
+      pool
+        .slabOf(buffer)
+        .set(
+          length === data.length ? data : data.subarray(at - offset, at - offset + length),
+          pool.byteStart(buffer) + start,
+        );
       pool.unlogged[buffer] = 1;
       trees.fieldAt += POINTER_WORDS;
       at += length;
@@ -271,7 +275,9 @@ export class Writer {
         kind: 'data',
       });
     }
-    await this.#readyToPlace(target, first, blocks.length);
+    for (let didWait = false; !this.#mayPlace(target, first, blocks.length); ) {
+      didWait = await this.#waitToPlace(target, blocks.length, didWait);
+    }
     const { vbns, written } = medium.place('data', blocks, tags);
     let entered = 0;
     try {
@@ -286,25 +292,29 @@ export class Writer {
     }
   }
 
-  /** Waits until the blocks can be placed; in the same synchronous step they must be. */
-  async #readyToPlace(target: WriteTarget, first: number, count: number): Promise<void> {
+  /** True if the blocks can be placed. They must be in the same synchronous step. */
+  #mayPlace(target: WriteTarget, first: number, count: number): boolean {
+    this.#engine.assertAlive();
+    target.checkRange(first * BLOCK_BYTES, count * BLOCK_BYTES);
+    return this.#hasRoomFor(target, count) && this.#engine.medium.isReady('data', count);
+  }
+
+  #hasRoomFor(target: WriteTarget, count: number): boolean {
+    const demand = { dataBlocks: count, metaBlocks: 2 * target.head.height };
+    return this.#engine.medium.hasRoom(demand, 'client');
+  }
+
+  /** @returns true if a consistency point gave no space so far */
+  async #waitToPlace(target: WriteTarget, count: number, didWait: boolean): Promise<boolean> {
     const engine = this.#engine;
-    const metaBlocks = 2 * target.head.height;
-    let didWait = false;
-    for (;;) {
-      engine.assertAlive();
-      target.checkRange(first * BLOCK_BYTES, count * BLOCK_BYTES);
-      if (!engine.medium.hasRoom({ dataBlocks: count, metaBlocks }, 'client')) {
-        didWait = await this.#waitFor('space', target, didWait);
-        if (engine.medium.hasRoom({ dataBlocks: count, metaBlocks }, 'client')) continue;
-        // An overwrite needs no more room in the end: block by block it may still find it.
-        if (!engine.hasPendingFrees) throw engine.outOfSpace();
-      } else if (engine.medium.isReady('data', count)) {
-        return;
-      } else {
-        await this.#prepare(count);
-      }
+    if (this.#hasRoomFor(target, count)) {
+      await this.#prepare(count);
+      return didWait;
     }
+    const waited = await this.#waitFor('space', target, didWait);
+    // An overwrite needs no more room in the end: block by block it may still find it.
+    if (!this.#hasRoomFor(target, count) && !engine.hasPendingFrees) throw engine.outOfSpace();
+    return waited;
   }
 
   async #prepare(count: number): Promise<void> {
@@ -406,7 +416,7 @@ export class Writer {
         didWait = await this.#waitFor('space', target, didWait);
         continue;
       }
-      const kind = tree.backing === undefined ? 'hole' : 'zero';
+      const kind = tree.needsZeros ? 'zero' : 'hole';
       cutRange(engine, tree, from, to, kind);
       engine.generation.units.push([
         { kind: 'range', treeId: tree.id, fbn: from, blocks: to - from, to: kind },
@@ -433,4 +443,3 @@ function nextRange(offset: number): number {
 function slice(data: Uint8Array, from: number, to = data.length): Uint8Array {
   return from === 0 && to === data.length ? data : data.subarray(from, to);
 }
-

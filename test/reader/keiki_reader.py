@@ -3,7 +3,7 @@
 
   keiki_reader.py STORE list
   keiki_reader.py STORE cat NAME [OFFSET LENGTH]     NAME: golden, or golden@v1
-  keiki_reader.py STORE sha256 NAME
+  keiki_reader.py STORE sha256 NAME...
 
 Exit code: 0 done, 1 wrong use or no such name, 2 the store is damaged, 3 it uses what this does not
 know. Sections in comments are those of docs/FORMAT.md. Python 3.8, standard library only.
@@ -22,7 +22,6 @@ HEIGHT_MAX = 5
 TOO_LARGE = 1 << 53
 FBN_END = 1 << 40
 GROUP_BLOCKS_MAX = 1024
-STATES_WITH_GONE_FIELDS = (2, 3)
 
 
 class Damage(Exception):
@@ -484,20 +483,15 @@ class Store:
 
     def walk(self, tree, fbn):
         level = tree.root_height
-        if fbn >= FIELDS ** level:
+        if fbn >= FIELDS ** level or fbn < tree.gone_below:
             return HOLE
         pointer = tree.root
-        gone_below = tree.gone_below if tree.state in STATES_WITH_GONE_FIELDS else 0
-        while True:
-            span = FIELDS ** level
-            if fbn // span * span + span <= gone_below:
-                return HOLE
-            if level == 0 or pointer.vbn <= 1:
-                return pointer
+        while level > 0 and pointer.vbn > 1:
             block = self.load_metadata(pointer)
             field = fbn // FIELDS ** (level - 1) % FIELDS
             pointer = decode_pointer(block, field * 16, self.info.store_blocks)
             level -= 1
+        return pointer
 
     def read(self, tree, offset, length):
         """Bytes of the tree; the range lies in one block."""
@@ -553,6 +547,14 @@ def print_list(store):
         print("%s\t%s\t%d" % (name, kind, size))
 
 
+def print_digest(store, name):
+    tree = store.find(name)
+    digest = hashlib.sha256()
+    for piece in store.read_range(name, tree, 0, tree.size):
+        digest.update(piece)
+    print(digest.hexdigest())
+
+
 def run(arguments):
     if len(arguments) < 2:
         raise Wrong(__doc__.strip())
@@ -561,22 +563,19 @@ def run(arguments):
     if command == "list" and not rest:
         print_list(store)
         return
-    if command not in ("cat", "sha256") or len(rest) not in ((1, 3) if command == "cat" else (1,)):
+    if command == "sha256" and rest:
+        for name in rest:
+            print_digest(store, name)
+        return
+    if command != "cat" or len(rest) not in (1, 3):
         raise Wrong(__doc__.strip())
     tree = store.find(rest[0])
     offset, length = (int(rest[1]), int(rest[2])) if len(rest) == 3 else (0, tree.size)
     if offset < 0 or length < 0 or offset + length > tree.size:
         raise Wrong("%s has %d bytes" % (rest[0], tree.size))
-    pieces = store.read_range(rest[0], tree, offset, length)
-    if command == "cat":
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-        return
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    print(digest.hexdigest())
+    for piece in store.read_range(rest[0], tree, offset, length):
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
 
 
 def main():

@@ -3,19 +3,16 @@
  * what changed of these two files.
  *
  * 1. A set bit is a block in use; a segment's live count is the number of its set bits.
- * 2. Placing the two files changes them: each block placed sets bits, each old block given up clears
- *    some. Every block that changes is given its VBN before any is written, and that may change
- *    more of them; it ends when nothing new changes, since there are only so many of them.
+ * 2. Placing the two files changes them: each block placed sets bits, each old block given up
+ *    clears some. Every block that changes is given its VBN before any is written, and that may
+ *    change more of them; it ends when nothing new changes, since there are only so many of them.
  * 3. Only then are checksums taken, from the leaves up.
  */
 import { crc32 } from '../../base/checksum.js';
 import { invariant } from '../../base/invariant.js';
 import { SEGMENT_BLOCKS } from '../../base/units.js';
 import {
-
   SEGMENT_FREE,
-  SEGMENT_META,
-  SEGMENT_MIRROR,
   USAGE_ENTRIES_PER_BLOCK,
   usageKind,
   usageLive,
@@ -81,7 +78,10 @@ export class MapWriter {
   async write(): Promise<MapOutcome> {
     for (;;) {
       this.#takeMetaFrees();
-      const segments = new Set([...this.#generation.allocated.segments(), ...this.#freed.segments()]);
+      const segments = new Set([
+        ...this.#generation.allocated.segments(),
+        ...this.#freed.segments(),
+      ]);
       let changed = false;
       for (const segment of [...segments].sort((a, b) => a - b)) {
         if (await this.#apply(segment)) changed = true;
@@ -243,4 +243,3 @@ function same(done: Uint32Array, now: Uint32Array | undefined): boolean {
   }
   return true;
 }
-

@@ -1,12 +1,24 @@
 /** Making and opening a store on a device. */
 import { StoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, formatBytes, MIB, SEGMENT_BLOCKS, STORE_BYTES_MAX, STORE_BYTES_MIN } from '../../base/units.js';
+import {
+  BLOCK_BYTES,
+  formatBytes,
+  heightFor,
+  MIB,
+  SEGMENT_BLOCKS,
+  STORE_BYTES_MAX,
+  STORE_BYTES_MIN,
+} from '../../base/units.js';
 import type { Clock } from '../../env/clock.js';
 import type { Device } from '../../env/device.js';
 import { type LogSink, silentLog } from '../../env/log-sink.js';
-import { FORMAT_VERSION, type Fsinfo, type MetafileRoot, mustOpenReadOnly } from '../../layout/fsinfo.js';
+import {
+  FORMAT_VERSION,
+  type Fsinfo,
+  type MetafileRoot,
+  mustOpenReadOnly,
+} from '../../layout/fsinfo.js';
 import { SEGMENT_DATA, SEGMENT_RESERVED } from '../../layout/usage-entry.js';
-import { heightFor } from '../../base/units.js';
 import { Engine } from '../engine.js';
 import { healSlots, readSlots, storeBlocksFor } from './fsinfo-slots.js';
 import { InPlaceMedium } from './in-place-medium.js';
@@ -43,7 +55,8 @@ export async function formatDevice(device: Device, request: FormatRequest): Prom
   if (request.sizeBytes > device.sizeBytes) {
     throw new StoreError(
       'invalid',
-      `${device.name} has ${formatBytes(device.sizeBytes)}, too little for a store of ${formatBytes(request.sizeBytes)}`,
+      `${device.name} has ${formatBytes(device.sizeBytes)}, too little for a store of ` +
+        formatBytes(request.sizeBytes),
     );
   }
   const empty = emptyFsinfo(storeBlocks, logBlocksFor(storeBlocks, request.logBytes), request.uuid);
@@ -110,7 +123,9 @@ function emptyFsinfo(storeBlocks: number, logBlocks: number, uuid: Uint8Array): 
   };
 }
 
-/** Opens the store on a device, without recovery. @throws {StoreError} invalid, unsupported, device */
+/**
+ * Opens the store on a device, without recovery. @throws {StoreError} invalid, unsupported, device
+ */
 export async function openDevice(device: Device, log: LogSink): Promise<InPlaceMedium> {
   const outcome = await readSlots(device);
   const { fsinfo } = outcome;

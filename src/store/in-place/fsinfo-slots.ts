@@ -83,7 +83,7 @@ export async function readSlots(device: Device): Promise<SlotsOutcome> {
     throw new StoreError(
       'invalid',
       `${device.name} has ${formatBytes(device.sizeBytes)}, its store needs ` +
-        `${formatBytes(newest.storeBlocks * BLOCK_BYTES)}: it was cut short, restore its full length`,
+        `${formatBytes(newest.storeBlocks * BLOCK_BYTES)}: it was cut short, restore its length`,
     );
   }
   const places = slotBlocks(newest.cpNumber, newest.storeBlocks);
@@ -105,7 +105,9 @@ export async function healSlots(
     log({
       level: 'warn',
       event: 'fsinfo-healed',
-      message: `fsinfo block ${block} of ${device.name} was not that of CP ${outcome.fsinfo.cpNumber}; healed from its twin.`,
+      message:
+        `fsinfo block ${block} of ${device.name} was not that of ` +
+        `CP ${outcome.fsinfo.cpNumber}; healed from its twin.`,
       fields: { block, cpNumber: outcome.fsinfo.cpNumber },
     });
   }

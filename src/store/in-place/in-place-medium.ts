@@ -12,6 +12,7 @@ import { invariant } from '../../base/invariant.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { Device } from '../../env/device.js';
 import type { Fsinfo } from '../../layout/fsinfo.js';
+import type { LogEntry } from '../../layout/log-entry.js';
 import type { BlockTag, TagKind } from '../../layout/log-record.js';
 import {
   SEGMENT_DATA,
@@ -38,6 +39,8 @@ import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
 import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
 
+type PointersEntry = Extract<LogEntry, { kind: 'pointers' }>;
+
 export class InPlaceMedium implements Medium {
   readonly kind = 'in-place';
   readonly logsData = true;
@@ -55,6 +58,8 @@ export class InPlaceMedium implements Medium {
   readonly #frozenMarks = new Map<number, RingMark>();
   /** Writes of placed blocks that have ended, and how many of them the last sync covers. */
   #writesEnded = 0;
+  /** Data blocks that are being written. */
+  readonly #writing = new Set<{ readonly vbns: Set<number>; readonly written: Promise<void> }>();
   #writesSynced = 0;
 
   constructor(device: Device, fsinfo: Fsinfo) {
@@ -168,7 +173,19 @@ export class InPlaceMedium implements Medium {
       vbns.push(vbn);
       this.#inFlight.add(vbn);
     }
-    return { vbns, written: this.#writeRuns(kind, vbns, blocks) };
+    const written = this.#writeRuns(kind, vbns, blocks);
+    if (kind === 'data') this.#noteWriting(vbns, written);
+    return { vbns, written };
+  }
+
+  #noteWriting(vbns: readonly number[], written: Promise<void>): void {
+    const writing = { vbns: new Set(vbns), written };
+    this.#writing.add(writing);
+    // One that failed stays: nothing that names its blocks may be acknowledged.
+    written.then(
+      () => this.#writing.delete(writing),
+      () => undefined,
+    );
   }
 
   async #writeRuns(
@@ -195,6 +212,8 @@ export class InPlaceMedium implements Medium {
   }
 
   adopt(vbn: number, kind: TagKind, generation: Generation): void {
+    // A buffer may still hold what stood here before the place was freed.
+    this.#attached.editor.pool.dropVbn(vbn);
     this.#inFlight.delete(vbn);
     this.#generations.add(generation);
     generation.allocated.add(vbn);
@@ -268,8 +287,7 @@ export class InPlaceMedium implements Medium {
     const buffer = editor.trees.findMetaBlock(map, Math.floor(segment / MAP_BLOCK_SEGMENTS));
     if (buffer === -2) return undefined;
     if (buffer >= 0) {
-      const at =
-        editor.pool.wordStart(buffer) + (segment % MAP_BLOCK_SEGMENTS) * SEGMENT_WORDS;
+      const at = editor.pool.wordStart(buffer) + (segment % MAP_BLOCK_SEGMENTS) * SEGMENT_WORDS;
       bits.set(editor.pool.wordsOf(buffer).subarray(at, at + SEGMENT_WORDS));
     }
     const sets: (VbnSet | undefined)[] = [this.#inFlight, this.#committing, this.#unreleased];
@@ -287,11 +305,24 @@ export class InPlaceMedium implements Medium {
   // -- log
 
   async appendLog(batches: readonly LogBatch[]): Promise<'durable' | 'full'> {
-    const names = batches.some((batch) =>
-      batch.units.some((unit) => unit.some((entry) => entry.kind === 'pointers')),
+    const named = batches.flatMap((batch) =>
+      batch.units.flatMap((unit) => unit.filter((entry) => entry.kind === 'pointers')),
     );
-    if (names) await this.#syncPlaced();
+    if (named.length > 0) {
+      await this.#writesOf(named);
+      await this.#syncPlaced();
+    }
     return this.#ring.append(batches);
+  }
+
+  /** A consistency point gives blocks their VBNs before it has written them: waits for those. */
+  async #writesOf(entries: readonly PointersEntry[]): Promise<void> {
+    for (const { vbns, written } of [...this.#writing]) {
+      const isNamed = entries.some(({ vbn, crcs }) =>
+        crcs.some((_, index) => vbns.has(vbn + index)),
+      );
+      if (isNamed) await written;
+    }
   }
 
   async #syncPlaced(): Promise<void> {
@@ -318,25 +349,17 @@ export class InPlaceMedium implements Medium {
   async commit(request: CommitRequest): Promise<void> {
     const { generation } = request;
     const { editor, map, usage } = this.#attached;
-    const freed = new VbnSet();
-    for (const vbn of request.freedData) freed.add(vbn);
+    const freed = request.freedData;
     this.#committing = freed;
     const before = this.#fsinfo;
-    const writer = new MapWriter(
-      editor,
-      this.#allocator,
-      generation,
-      { map, usage },
-      freed,
-      {
-        counts: {
-          freePairs: before.freePairs,
-          dataGaps: before.dataGaps,
-          metaGaps: before.metaGaps,
-        },
-        usedBlocks: before.usedBlocks,
+    const writer = new MapWriter(editor, this.#allocator, generation, { map, usage }, freed, {
+      counts: {
+        freePairs: before.freePairs,
+        dataGaps: before.dataGaps,
+        metaGaps: before.metaGaps,
       },
-    );
+      usedBlocks: before.usedBlocks,
+    });
     this.#generations.add(generation);
     const outcome = await writer.write();
     await this.#writeAssigned(outcome.blocks);

@@ -90,7 +90,9 @@ export class LogRing {
     return 'durable';
   }
 
-  /** A group of so many blocks begins at `head`, or at the ring's start if it would pass its end. */
+  /**
+   * A group of so many blocks begins at `head`, or at the ring's start if it would pass its end.
+   */
   #startOf(head: number, blocks: number): number {
     const rest = this.#place.blocks - (head % this.#place.blocks);
     return blocks <= rest ? head : head + rest;

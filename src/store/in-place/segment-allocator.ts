@@ -7,9 +7,10 @@
  * 1. `occupied` of a segment counts every block that must not be given out: in the durable map,
  *    placed since, or freed but not yet released.
  * 2. A pair is free when nothing in it is occupied or open; then it has no kind.
- * 3. freePairs, dataGaps and metaGaps always are what `occupied` and the kinds say of the store; what
- *    dirty buffers were promised fits into them (`hasRoom`), so that a consistency point never fails.
- * 4. Data takes a free pair only while metadata keeps enough of them.
+ * 3. freePairs, dataGaps and metaGaps always are what `occupied` and the kinds say of the store;
+ *    what dirty buffers were promised fits into them (`hasRoom`), so that a consistency point never
+ *    fails.
+ * 4. Data fills gaps before it takes a free pair that metadata may come to need.
  */
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
@@ -76,7 +77,7 @@ export class SegmentAllocator {
   #metaGaps: number;
   #cursor: Record<TagKind, number> = { data: 0, meta: 0 };
   #preparing: Promise<void> = Promise.resolve();
-  /** Free pairs that data leaves to metadata; set from what is promised. */
+  /** Pairs that data leaves to metadata as long as it finds gaps. */
   readonly #metaPairsMin: number;
   readonly #name: string;
 
@@ -299,20 +300,34 @@ export class SegmentAllocator {
   }
 
   /**
-   * The next segment to open. Data: an empty one while metadata can spare it, else the emptiest of a
-   * stretch. Metadata: a pair with a quarter free, else a free pair, else any with room.
+   * The next segment to open. Data: an empty one while metadata can spare it, else the emptiest of
+   * a stretch. Metadata: a pair with a quarter free, else a free pair, else any with room.
    */
   async #choose(kind: TagKind): Promise<number | undefined> {
     const chunks = Math.ceil(this.#segments / USAGE_ENTRIES_PER_BLOCK);
     const roomy = kind === 'meta' ? this.#roomyMetaSegment() : undefined;
     if (roomy !== undefined) return roomy;
+    const spared = kind === 'data' && !this.#metaCanSpare();
+    if (spared) {
+      // Gaps first; a free pair only when there are none.
+      const gap = await this.#search(kind, chunks, false);
+      if (gap !== undefined) return gap;
+    }
+    return this.#search(kind, chunks, true);
+  }
+
+  async #search(
+    kind: TagKind,
+    chunks: number,
+    withFreePairs: boolean,
+  ): Promise<number | undefined> {
     let best: number | undefined;
     let bestOccupied = SEGMENT_BLOCKS;
     for (let step = 0; step <= chunks; step++) {
       const cursor = this.#cursor[kind];
       const chunkIndex = Math.floor(cursor / USAGE_ENTRIES_PER_BLOCK);
       const chunk = await this.#loadChunk(chunkIndex);
-      const mayTakePair = this.#mayTakePair(kind);
+      const mayTakePair = withFreePairs && this.#mayTakePair(kind);
       const first = chunkIndex * USAGE_ENTRIES_PER_BLOCK;
       const end = Math.min(first + USAGE_ENTRIES_PER_BLOCK, this.#segments);
       for (let segment = step === 0 ? cursor : first; segment < end; segment++) {
@@ -348,8 +363,11 @@ export class SegmentAllocator {
     const metaGaps = this.#metaGaps + (isData ? 0 : PAIR_META_BLOCKS);
     const forData = Math.max(0, Math.ceil((dataBlocks - dataGaps) / PAIR_DATA_BLOCKS));
     const forMeta = Math.max(0, Math.ceil((metaBlocks - metaGaps) / PAIR_META_BLOCKS));
-    if (forData + forMeta > this.#freePairs - 1) return false;
-    if (!isData) return true;
+    return forData + forMeta <= this.#freePairs - 1;
+  }
+
+  /** Metadata keeps 1/32 of the store while data can use gaps. */
+  #metaCanSpare(): boolean {
     return this.#freePairs + this.#metaSegments.size > this.#metaPairsMin;
   }
 

@@ -76,8 +76,8 @@ export class ObjectLogMedium implements Medium {
   /** Records that exist and may be dead at the next consistency point. */
   readonly #known = new Set<number>();
   #freedBlocks = 0;
-  #dead: number[] = [];
-  #oldIndexKeys: string[] = [];
+  readonly #dead: number[] = [];
+  readonly #oldIndexKeys: string[] = [];
 
   constructor(place: ObjectLogPlace) {
     this.#objects = place.objects;
@@ -299,8 +299,7 @@ export class ObjectLogMedium implements Medium {
 
   async commit(request: CommitRequest): Promise<void> {
     const { generation } = request;
-    const freed = new VbnSet();
-    for (const vbn of request.freedData) freed.add(vbn);
+    const freed = request.freedData;
     this.#close('data');
     const replayFrom = this.#replayFrom.get(generation.number);
     invariant(replayFrom !== undefined, 'the log was marked when the generation was frozen');
@@ -343,7 +342,8 @@ export class ObjectLogMedium implements Medium {
       kind: 'meta',
     });
     record.cpNumber = fsinfo.cpNumber;
-    // A later record may have been opened meanwhile: the chain is acknowledged in order all the same.
+    // A later record may have been opened meanwhile: the chain is acknowledged in order all the
+    // same.
     this.#chain.close(record, 'cp');
     await this.#chain.acknowledged(record.number);
     const key = numberKey(this.#prefix, 'cp', this.#epoch, fsinfo.cpNumber);
@@ -389,11 +389,7 @@ export class ObjectLogMedium implements Medium {
     }
   }
 
-  async #applyUsage(
-    record: number,
-    delta: number,
-    generation: Generation,
-  ): Promise<void> {
+  async #applyUsage(record: number, delta: number, generation: Generation): Promise<void> {
     const { editor, usage } = this.#attached;
     const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
     const buffer = await editor.edit(usage, fbn, generation);

@@ -1,15 +1,20 @@
 /**
  * Making and opening a store on an object store.
  *
- * Opening read-write seals the chain where it ends, so that nothing that is still on its way from an
- * earlier owner can follow, and claims the next epoch.
+ * Opening read-write seals the chain where it ends, so that nothing that is still on its way from
+ * an earlier owner can follow, and claims the next epoch.
  */
 import { crc32 } from '../../base/checksum.js';
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, formatBytes, STORE_BYTES_MAX, STORE_BYTES_MIN } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import { toHex } from '../../layout/bytes.js';
-import { encodeFsinfo, FORMAT_VERSION, type Fsinfo, mustOpenReadOnly } from '../../layout/fsinfo.js';
+import {
+  encodeFsinfo,
+  FORMAT_VERSION,
+  type Fsinfo,
+  mustOpenReadOnly,
+} from '../../layout/fsinfo.js';
 import type { RecordHead } from '../../layout/log-record.js';
 import {
   EPOCH_GAP_RECORDS,
@@ -104,14 +109,20 @@ export async function openObjectLog(
 ): Promise<ObjectLogMedium> {
   const state = await findChain(objects, prefix);
   if (mustOpenReadOnly(state.fsinfo)) {
-    throw new StoreError('unsupported', `${objects.name}/${prefix} can only be read by this program`);
+    throw new StoreError(
+      'unsupported',
+      `${objects.name}/${prefix} can only be read by this program`,
+    );
   }
   const sealed = await seal(objects, prefix, state.uuid, state.epoch, state.fsinfo, nonce);
   const epoch = state.epoch + 1;
   const first = sealed + EPOCH_GAP_RECORDS;
   const claim = epochText({ base: state.cpRecord, first, sealed });
   if ((await putText(objects, numberKey(prefix, 'epoch', epoch), claim)) === 'exists') {
-    throw new StoreError('fenced', `${objects.name}/${prefix}: another server claimed epoch ${epoch}`);
+    throw new StoreError(
+      'fenced',
+      `${objects.name}/${prefix}: another server claimed epoch ${epoch}`,
+    );
   }
   return new ObjectLogMedium({ objects, prefix, fsinfo: state.fsinfo, epoch, first, nonce });
 }
@@ -157,11 +168,7 @@ async function findTail(
 }
 
 async function putSeal(objects: ObjectStore, prefix: string, head: RecordHead): Promise<boolean> {
-  const chain = new RecordChain(
-    objects,
-    { ...head, prefix, nonce: () => head.nonce },
-    head.number,
-  );
+  const chain = new RecordChain(objects, { ...head, prefix, nonce: () => head.nonce }, head.number);
   const record: OpenRecord = chain.open();
   chain.close(record, 'seal');
   try {
@@ -172,4 +179,3 @@ async function putSeal(objects: ObjectStore, prefix: string, head: RecordHead): 
     throw error;
   }
 }
-

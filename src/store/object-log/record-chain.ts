@@ -213,7 +213,7 @@ export class RecordChain {
 
 function hasNonce(object: Uint8Array, head: RecordHead): boolean {
   const record = decodeRecord(object, head.uuid);
-  return record !== undefined && record.nonce.every((byte, index) => byte === head.nonce[index]);
+  return record?.nonce.every((byte, index) => byte === head.nonce[index]) === true;
 }
 
 function fenced(name: string, key: string): StoreError {

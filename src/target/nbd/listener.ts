@@ -5,7 +5,8 @@
  * 2. Replies handed over in one go leave in one writev; a socket's buffers are given back when the
  *    kernel has taken the bytes, or when the socket is gone.
  * 3. `close` takes no new connections, answers what was begun, and resolves when the last
- *    connection is gone; clients that do not take their last replies in `drainMs` are cut off.
+ *    connection is gone. A client that does not take its last replies and go in `drainMs` is cut
+ *    off; the disk is waited for.
  * 4. A socket file is replaced only if nobody listens on it.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
@@ -68,7 +69,7 @@ class Listener implements NbdServer {
   readonly #budget: MemoryBudget;
   readonly #pool = new BufferPool();
   readonly #servers: Server[] = [];
-  readonly #sessions = new Map<number, { session: Session; peer: SocketPeer }>();
+  readonly #sessions = new Map<number, Session>();
   #connectionCount = 0;
   #isClosing = false;
   #onIdle: (() => void) | undefined;
@@ -97,7 +98,7 @@ class Listener implements NbdServer {
   }
 
   connections(): NbdConnectionInfo[] {
-    return [...this.#sessions.values()].map(({ session }) => session.info);
+    return [...this.#sessions.values()].map((session) => session.info);
   }
 
   heldBytes(): number {
@@ -107,16 +108,12 @@ class Listener implements NbdServer {
   async close(): Promise<void> {
     this.#isClosing = true;
     const closed = this.#servers.map((server) => new Promise((done) => server.close(done)));
-    for (const { session } of this.#sessions.values()) session.shutdown();
-    const timer = this.#clock.setTimer(this.#limits.drainMs, () => {
-      for (const { peer } of this.#sessions.values()) peer.destroy();
-    });
+    for (const session of this.#sessions.values()) session.shutdown();
     if (this.#sessions.size > 0) {
       await new Promise<void>((resolve) => {
         this.#onIdle = resolve;
       });
     }
-    timer.cancel();
     await Promise.all(closed);
   }
 
@@ -183,7 +180,7 @@ class Listener implements NbdServer {
         if (this.#sessions.size === 0) this.#onIdle?.();
       },
     });
-    this.#sessions.set(id, { session, peer });
+    this.#sessions.set(id, session);
     peer.attach(session);
     session.start();
   }
@@ -199,8 +196,6 @@ class SocketPeer implements Peer {
   readonly #socket: Socket;
   readonly #clock: Clock;
   readonly #lingerMs: number;
-  /** What the kernel has not taken yet, in order: who is told when it has. */
-  readonly #unsent: (() => void)[] = [];
   #lingerTimer: Timer | undefined;
 
   constructor(socket: Socket, clock: Clock, lingerMs: number) {
@@ -219,23 +214,17 @@ class SocketPeer implements Peer {
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#lingerTimer?.cancel();
-      for (const sent of this.#unsent.splice(0)) sent();
       session.closed();
     });
   }
 
   send(pieces: readonly Uint8Array[], sent: () => void): void {
-    if (this.#socket.destroyed) {
-      // Nobody is there to take it; 'close' comes in a turn of its own.
-      queueMicrotask(sent);
-      return;
-    }
-    this.#unsent.push(sent);
     const lastIndex = pieces.length - 1;
     if (lastIndex > 0) this.#socket.cork();
     for (const [index, piece] of pieces.entries()) {
       if (index < lastIndex) this.#socket.write(piece);
-      else this.#socket.write(piece, this.#onWritten);
+      // Called once in any case, with an error if the socket is gone.
+      else this.#socket.write(piece, () => sent());
     }
     if (lastIndex > 0) this.#socket.uncork();
   }
@@ -259,11 +248,6 @@ class SocketPeer implements Peer {
   destroy(): void {
     this.#socket.destroy();
   }
-
-  /** After the socket is gone 'close' has told them all. */
-  readonly #onWritten = (): void => {
-    this.#unsent.shift()?.();
-  };
 }
 
 /** True if somebody answers on the socket. */

@@ -130,6 +130,24 @@ describe('requests that wait for the disk', () => {
   });
 });
 
+describe('writes of one chunk', () => {
+  it('that begin one after the other pay for the chunk each time', async () => {
+    const disk = new MemoryTarget({ name: 'disk', sizeBytes: MIB });
+    const target = new DeferredTarget(disk);
+    const server = new TestServer(new TestExports([target]), { requestsMax: 1 });
+    const client = server.enter('disk');
+    client.ask(write(1n, 0, pattern(100, 1)), write(2n, 100, pattern(100, 2)));
+    for (let round = 0; round < 2; round++) {
+      assert.equal(target.waiting.length, 1);
+      assert.equal(server.budget.usedBytes, 2 * 128);
+      target.waiting.shift()?.finish();
+      await turns();
+    }
+    assert.equal(client.replies().length, 2);
+    assert.equal(server.budget.usedBytes, 0);
+  });
+});
+
 describe('block status', () => {
   const ask = (setup: Setup, offset: number, length: number, flags = 0) =>
     setup.client.call({ type: BLOCK_STATUS, cookie: 7n, offset, length, flags });
@@ -189,6 +207,8 @@ describe('block status', () => {
     const whole = { type: BLOCK_STATUS, cookie: 1n, length: 1024 * MIB };
     const hole = await client.call(whole);
     assert.deepEqual(hole.contexts.get(1), [{ length: 1024 * MIB, flags: 3 }]);
+    const single = await client.call({ ...whole, flags: REQ_ONE });
+    assert.deepEqual(single.contexts.get(1), [{ length: 1024 * MIB, flags: 3 }]);
     for (let block = 0; block < 3000; block += 2) disk.write(block * 4096, Buffer.alloc(1));
     const some = await client.call(whole);
     const extents = some.contexts.get(1) ?? [];

@@ -1,0 +1,22 @@
+/** All benches, in the order of docs/BENCHMARKS.md. */
+import { actCost } from './benches/act-cost.js';
+import { clones10k } from './benches/clones-10k.js';
+import { depth } from './benches/depth.js';
+import { flush } from './benches/flush.js';
+import { randomRead, randomWrite } from './benches/random.js';
+import { recovery } from './benches/recovery.js';
+import { sequential } from './benches/sequential.js';
+import { split } from './benches/split.js';
+import type { Bench } from './harness/bench.js';
+
+export const BENCHES: readonly Bench[] = [
+  actCost,
+  clones10k,
+  randomRead,
+  randomWrite,
+  flush,
+  sequential,
+  split,
+  depth,
+  recovery,
+];
