@@ -4,7 +4,7 @@ import { clones10k } from './benches/clones-10k.js';
 import { depth } from './benches/depth.js';
 import { flush } from './benches/flush.js';
 import { randomRead, randomWrite } from './benches/random.js';
-import { recovery } from './benches/recovery.js';
+import { recovery, recoverySingle } from './benches/recovery.js';
 import { sequential } from './benches/sequential.js';
 import { split } from './benches/split.js';
 import type { Bench } from './harness/bench.js';
@@ -19,4 +19,5 @@ export const BENCHES: readonly Bench[] = [
   split,
   depth,
   recovery,
+  recoverySingle,
 ];

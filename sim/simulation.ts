@@ -200,7 +200,7 @@ class Simulation {
     const fibers = startClients(life, this.#tastes);
     if (this.#canFill && random.chance(0.1)) fibers.push(life.go(() => fillAndEmpty(life)));
     for (const disk of this.#parts.model.vdisks()) {
-      const mode = disk.splitMode;
+      const mode = disk.split?.mode;
       if (mode !== undefined) void life.go(async () => void (await splitDisk(life, disk, mode)));
     }
     const plan = this.#drawEnd();

@@ -28,22 +28,22 @@ export async function splitDisk(
   if (!life.lock([disk], 'exclusive')) return undefined;
   const root = disk.of ?? disk;
   const association = model.foreignBacking(disk);
-  const isClone = association !== undefined;
-  const wasSplitting = root.splitMode !== undefined;
+  const isNew = association !== undefined && root.split === undefined;
   // It may end before the answer is here.
-  if (isClone) root.splitMode ??= mode;
+  if (isNew) root.split = { mode, layer: association.own, isDurable: false };
   const kind = `split-${mode}`;
   const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, { mode }));
   life.unlock([disk], 'exclusive');
   if (answer.kind === 'done') {
-    if (!isClone) throw life.unexpected(kind, disk.name, answer);
-    root.isSplitDurable = true;
+    if (association === undefined) throw life.unexpected(kind, disk.name, answer);
+    if (root.split !== undefined) root.split.isDurable = true;
     life.parts.coverage.totals.splitsStarted++;
     void life.go(() => watchSplit(life, root, answer.value));
     return answer.value;
   }
-  if (life.outcomeOf(answer) === 'failed' && isClone && !wasSplitting) root.splitMode = undefined;
-  const isRefused = answer.error === 'invalid' && (association?.isSure !== true || wasSplitting);
+  if (isNew && life.outcomeOf(answer) === 'failed') root.split = undefined;
+  // The last split may just have ended, or what is left below may be merged.
+  const isRefused = answer.error === 'invalid' && !(isNew && association.isSure);
   if (!isRefused && answer.error !== 'out-of-space' && !life.hasStopped) {
     throw life.unexpected(kind, disk.name, answer);
   }
@@ -56,9 +56,10 @@ async function watchSplit(life: Life, root: ModelDisk, job: SplitJob): Promise<v
     if (!root.isGone) life.model.endSplit(root);
   } else if (!root.isGone && !life.hasStopped && !life.isLocked(root) && !life.isStopping) {
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.
-    root.splitMode = undefined;
-    root.isSplitDurable = false;
-    if (answer.error !== 'not-found' || !known('B2')) throw life.unexpected('split-end', root.name, answer);
+    root.split = undefined;
+    if (answer.error !== 'not-found' || !known('B2')) {
+      throw life.unexpected('split-end', root.name, answer);
+    }
   }
 }
 

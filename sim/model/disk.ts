@@ -45,6 +45,14 @@ export interface ModelParts {
   readonly moments: Moments;
 }
 
+export interface ModelSplit {
+  readonly mode: 'copy' | 'share';
+  /** The layer whose holes are filled: the oldest of the vdisk's own. */
+  readonly layer: Layer;
+  /** The split was answered: it goes on until it is done, whatever happens. */
+  isDurable: boolean;
+}
+
 export class ModelDisk {
   readonly id: number;
   readonly kind: 'vdisk' | 'snapshot';
@@ -55,10 +63,8 @@ export class ModelDisk {
   sizeBytes: number;
   layer: Layer;
   isGone = false;
-  /** A split was asked for, and may be under way or done. */
-  splitMode: 'copy' | 'share' | undefined;
-  /** The split was answered: it goes on until it is done, whatever happens. */
-  isSplitDurable = false;
+  /** Of a vdisk: a split was asked for, and may be under way or done. */
+  split: ModelSplit | undefined;
   readonly writes = new Set<WriteUnderWay>();
   readonly #parts: ModelParts;
   /** While a snapshot is under way: the layer that will be its own. */

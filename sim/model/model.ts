@@ -249,7 +249,7 @@ export class Model {
     names.add(owner?.name);
     const root = disk.of ?? disk;
     const isOwn = owner !== undefined && (owner.of ?? owner) === root;
-    if (!isOwn && root.splitMode !== undefined) names.add(undefined);
+    if (!isOwn && root.split !== undefined) names.add(undefined);
     return names;
   }
 
@@ -275,7 +275,7 @@ export class Model {
     for (let at: ModelDisk | undefined = disk; at !== undefined; ) {
       const root: ModelDisk = at.of ?? at;
       if (root === (backing.of ?? backing)) return false;
-      if (root.splitMode !== undefined) return true;
+      if (root.split !== undefined) return true;
       const link = this.foreignBacking(at);
       let layer = link?.below;
       while (layer?.isNameless === true) layer = layer.below;
@@ -286,27 +286,26 @@ export class Model {
 
   /** A split of this vdisk has ended: it stands alone. */
   endSplit(root: ModelDisk): void {
-    root.splitMode = undefined;
-    root.isSplitDurable = false;
-    const link = this.foreignBacking(root);
-    if (link !== undefined) link.own.below = undefined;
+    if (root.split !== undefined) root.split.layer.below = undefined;
+    root.split = undefined;
   }
 
   /** After a recovery: which splits go on, which have ended, which never began. */
   resolveSplits(listing: Listing): void {
     for (const root of this.vdisks()) {
-      if (root.splitMode === undefined) continue;
+      const { split } = root;
+      if (split === undefined) continue;
       if (listing.get(root.name)?.split !== undefined) {
-        root.isSplitDurable = true;
+        split.isDurable = true;
         continue;
       }
-      const link = this.foreignBacking(root);
-      const bottom = this.disks.find((disk) => disk.layer === link?.own);
-      if (bottom === undefined || listing.get(bottom.name)?.backing === undefined) {
+      const isSure = this.foreignBacking(root)?.isSure === true;
+      const bottom = this.disks.find((disk) => disk.layer === split.layer);
+      if (bottom !== undefined && listing.get(bottom.name)?.backing === undefined) {
         this.endSplit(root);
-      } else if (root.isSplitDurable && link?.isSure === true && !known('R2')) {
+      } else if (split.isDurable && isSure && !known('R2')) {
         throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
-      } else root.splitMode = undefined;
+      } else root.split = undefined;
     }
   }
 
@@ -316,7 +315,7 @@ export class Model {
   mustStay(disk: ModelDisk): 'certainly' | 'perhaps' | undefined {
     if (this.snapshotsOf(disk).length > 0) return 'certainly';
     const holders = this.holdersOf(disk);
-    const certain = holders.filter((other) => (other.of ?? other).splitMode === undefined);
+    const certain = holders.filter((other) => (other.of ?? other).split === undefined);
     if (certain.length > 1) return 'certainly';
     if (holders.length > 1) return 'perhaps';
     return this.#hasDeletedHolder(disk) ? 'perhaps' : undefined;

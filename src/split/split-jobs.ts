@@ -171,7 +171,8 @@ export class SplitJobs {
   // -- the loop of one backing store
 
   async #loop(backing: Tree): Promise<void> {
-    await Promise.resolve();
+    // Splits that are asked for together begin together, and read each backing block once.
+    await this.#parts.engine.options.clock.yield();
     try {
       for (;;) {
         const jobs = this.#jobsOf(backing);

@@ -338,7 +338,7 @@ export class Engine {
     for (const [index, record] of generation.vdisks) {
       if (record === undefined && !this.generation.vdisks.has(index)) this.vdiskSlots.free(index);
     }
-    for (const tree of this.#removals.splice(0)) this.#dropTree(tree);
+    for (const tree of this.#removals.splice(0)) this.table.remove(tree);
   }
 
   /** The generation that is being written, if one is. */
@@ -393,17 +393,15 @@ export class Engine {
   /** The tree has no block left and nobody reads through it: its record goes. */
   removeTree(tree: Tree): void {
     invariant(!tree.gone, 'a tree is removed once');
+    tree.gone = true;
     tree.backing = undefined;
     this.generation.trees.delete(tree);
     this.generation.removedTrees.add(tree.recordIndex);
     // Keeps the generation from counting it dirty again; its place in the table is used no more.
     tree.dirty = true;
-    if (tree.frozen === undefined) this.#dropTree(tree);
+    // The consistency point under way still writes its buffers: its place in the table is taken.
+    if (tree.frozen === undefined) this.table.remove(tree);
     else this.#removals.push(tree);
-  }
-
-  #dropTree(tree: Tree): void {
-    if (!tree.gone) this.table.remove(tree);
   }
 
   putVdisk(index: number, record: VdiskRecord | undefined): void {

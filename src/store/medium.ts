@@ -59,6 +59,9 @@ export interface MediumSpace {
   readonly freeDataBlocks: number;
 }
 
+/** 'survey': the entries only, nobody asks for payload. */
+export type RecoveryPass = 'survey' | 'apply';
+
 /** One batch of the log as recovery finds it. */
 export interface RecoveredBatch {
   readonly cpNumber: number;
@@ -127,7 +130,7 @@ export interface Medium {
   /** Marks where the log stands, as generation `cpNumber` is frozen. */
   freezeLog(cpNumber: number): void;
   /** The log since the consistency point that was opened, in order. */
-  recover(): AsyncIterable<RecoveredBatch>;
+  recover(pass: RecoveryPass): AsyncIterable<RecoveredBatch>;
 
   commit(request: CommitRequest): Promise<void>;
   /** Calls once the reads begun so far have ended: what the last commit freed may be used again. */

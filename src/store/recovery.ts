@@ -6,11 +6,14 @@
  *    generations that it holds already are skipped.
  * 3. What the applied entries need is loaded for many of them at a time: the log of 32,000 small
  *    writes must not cost 32,000 waits.
+ * 4. No consistency point runs before the last entry is applied: it would empty a log of which a
+ *    part is still to come. Data is placed as it is applied, so that it needs no memory.
  */
 import { invariant } from '../base/invariant.js';
-import { StoreError } from '../base/store-error.js';
+import { isStoreError, StoreError } from '../base/store-error.js';
 import { heightFor } from '../base/units.js';
 import type { LogEntry } from '../layout/log-entry.js';
+import type { BlockTag } from '../layout/log-record.js';
 import { FLAG_IN_MEMORY, putPointer, vbnAt } from '../layout/pointer.js';
 import {
   decodeTreeRecord,
@@ -43,6 +46,8 @@ export interface RecoveryReport {
 
 /** Entries that are loaded for together. */
 const WINDOW_ENTRIES = 2048;
+/** Windows whose data may be under way to the medium at once: 16 MiB. */
+const WINDOWS_IN_FLIGHT = 2;
 
 // -- records
 
@@ -147,7 +152,7 @@ export async function replayLog(engine: Engine, sink: VdiskSink): Promise<Recove
   const durable = engine.medium.fsinfo.cpNumber;
   let highest = durable;
   const vbns: number[] = [];
-  for await (const batch of engine.medium.recover()) {
+  for await (const batch of engine.medium.recover('survey')) {
     highest = Math.max(highest, batch.cpNumber);
     if (batch.cpNumber <= durable) continue;
     for (const entry of batch.entries) noteIds(engine, entry, vbns);
@@ -158,7 +163,7 @@ export async function replayLog(engine: Engine, sink: VdiskSink): Promise<Recove
   engine.generation = engine.newGeneration(number);
   await engine.medium.reclaim(vbns, engine.generation);
   const replay = new Replay(engine, sink);
-  for await (const batch of engine.medium.recover()) {
+  for await (const batch of engine.medium.recover('apply')) {
     if (batch.cpNumber > durable) await replay.add(batch.entries, batch.payload);
   }
   return replay.finish();
@@ -179,6 +184,12 @@ interface Pending {
   readonly payload: Uint8Array | undefined;
 }
 
+interface PlacedData {
+  readonly index: number;
+  readonly entry: Extract<LogEntry, { kind: 'data' }>;
+  readonly payload: Uint8Array;
+}
+
 class Replay {
   readonly #engine: Engine;
   readonly #sink: VdiskSink;
@@ -186,6 +197,7 @@ class Replay {
   #batches = 0;
   #entries = 0;
   #blocks = 0;
+  readonly #writes: Promise<void>[] = [];
 
   constructor(engine: Engine, sink: VdiskSink) {
     this.#engine = engine;
@@ -205,6 +217,7 @@ class Replay {
 
   async finish(): Promise<RecoveryReport> {
     await this.#applyWindow();
+    await Promise.all(this.#writes);
     return { batches: this.#batches, entries: this.#entries, blocks: this.#blocks };
   }
 
@@ -212,7 +225,9 @@ class Replay {
     const window = this.#window;
     this.#window = [];
     await this.#preload(window);
-    for (const { entry, payload } of window) {
+    const vbns = await this.#placeData(window);
+    for (let index = 0; index < window.length; index++) {
+      const { entry, payload } = window[index] as Pending;
       this.#entries++;
       // Nearly always loaded by now; an act before this entry may have changed what it needs.
       this.#makeFree(entry);
@@ -220,9 +235,45 @@ class Replay {
         await this.#loadMissing();
         this.#makeFree(entry);
       }
-      this.#apply(entry, payload);
+      const vbn = vbns.get(index);
+      if (vbn === undefined) this.#apply(entry, payload);
+      else this.#applyPlaced(entry, vbn);
     }
-    // No consistency point before all of the log is applied: it would say that it holds all of it.
+  }
+
+  /**
+   * Places the window's data, in order of tree and FBN.
+   * @returns VBNs by index in the window; none if there is no room to spare: a block that the log
+   *   holds several times would be placed several times, and only dirty buffers were promised room
+   */
+  async #placeData(window: readonly Pending[]): Promise<Map<number, number>> {
+    const { medium } = this.#engine;
+    const placed = new Map<number, number>();
+    const data: PlacedData[] = [];
+    window.forEach(({ entry, payload }, index) => {
+      if (entry.kind === 'data' && payload !== undefined) data.push({ index, entry, payload });
+    });
+    const demand = { dataBlocks: data.length, metaBlocks: data.length };
+    if (data.length === 0 || !medium.hasRoom(demand, 'client')) return placed;
+    try {
+      while (!medium.isReady('data', data.length)) await medium.prepare('data', data.length);
+    } catch (error) {
+      if (isStoreError(error, 'out-of-space')) return placed;
+      throw error;
+    }
+    data.sort((a, b) => a.entry.treeId - b.entry.treeId || a.entry.fbn - b.entry.fbn);
+    const tags = data.map(({ entry: { treeId, fbn, crc } }): BlockTag => {
+      return { treeId, fbn, level: 0, crc, kind: 'data' };
+    });
+    const blocks = data.map(({ payload }) => payload);
+    const { vbns, written } = medium.place('data', blocks, tags);
+    data.forEach(({ index }, at) => {
+      placed.set(index, vbns[at] as number);
+    });
+    written.catch(() => undefined);
+    this.#writes.push(written);
+    if (this.#writes.length > WINDOWS_IN_FLIGHT) await this.#writes.shift();
+    return placed;
   }
 
   async #preload(window: readonly Pending[]): Promise<void> {
@@ -321,6 +372,13 @@ class Replay {
     link(engine, record);
   }
 
+  #applyPlaced(entry: LogEntry, vbn: number): void {
+    invariant(entry.kind === 'data', 'only data is placed in recovery');
+    const { generation, medium } = this.#engine;
+    this.#putPointer(this.#tree(entry.treeId), entry.fbn, vbn, entry.crc);
+    medium.adopt(vbn, 'data', generation);
+  }
+
   #applyData(tree: Tree, fbn: number, payload: Uint8Array): void {
     const { trees, pool, generation } = this.#engine;
     trees.dirtyPath(tree, fbn, generation);
@@ -339,10 +397,15 @@ class Replay {
       // The consistency point had it already.
       if (!inMemory && vbnAt(words, at) === vbn) return;
     }
+    this.#putPointer(tree, fbn, vbn, crc);
+    medium.claim(vbn, generation);
+  }
+
+  #putPointer(tree: Tree, fbn: number, vbn: number, crc: number): void {
+    const { trees, generation } = this.#engine;
     trees.dirtyPath(tree, fbn, generation);
     if (!trees.letGoField(tree, trees.fieldWords, trees.fieldAt, generation)) tree.mappedBlocks++;
     putPointer(trees.fieldWords, trees.fieldAt, vbn, crc, 0);
-    medium.claim(vbn, generation);
     this.#blocks++;
   }
 }

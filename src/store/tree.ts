@@ -99,7 +99,7 @@ export class Tree {
    * must go on hiding what lies below.
    */
   isReleasePending = false;
-  /** Removed from the table: nothing may use it. */
+  /** Removed: nothing may use it, though it may be in the table until a consistency point ends. */
   gone = false;
   /** Merges of this tree wait while this is not 0: splits through it, diffs, exports. */
   holds = 0;

@@ -71,20 +71,21 @@ export class Background {
   }
 
   #next(): Tree | undefined {
-    for (const tree of this.#engine.table.all()) {
+    const trees = [...this.#engine.table.all()].filter((tree) => !tree.gone);
+    // Freeing comes first: a tree that is merged must not count blocks of dying ones (countedById).
+    for (const tree of trees) {
       if (tree.state === 'dying') return tree;
-      if (tree.state !== 'deleting') continue;
-      if (tree.overCount === 0) {
-        this.#engine.trees.noteDirty(tree, this.#engine.generation);
-        tree.state = 'dying';
-        tree.backing = undefined;
-        tree.split = undefined;
-        return tree;
-      }
-      const [above] = tree.over();
-      if (above !== undefined && mayMerge(tree, above)) return tree;
+      if (tree.state !== 'deleting' || tree.overCount > 0) continue;
+      this.#engine.trees.noteDirty(tree, this.#engine.generation);
+      tree.state = 'dying';
+      tree.backing = undefined;
+      tree.split = undefined;
+      return tree;
     }
-    return undefined;
+    return trees.find((tree) => {
+      const [above] = tree.over();
+      return tree.state === 'deleting' && above !== undefined && mayMerge(tree, above);
+    });
   }
 
   async #one(tree: Tree): Promise<void> {

@@ -67,7 +67,8 @@ function freeFields(engine: Engine, tree: Tree): void {
     engine.generation.freeData(tree.ownerOfBlocks, vbn);
     count++;
   }
-  if (counted === undefined || count === 0) return;
+  // Nobody asks how much a dying tree maps; after a broken-off merge another tree has its count.
+  if (counted === undefined || counted.state === 'dying' || count === 0) return;
   engine.trees.noteDirty(counted, engine.generation);
   counted.mappedBlocks -= count;
 }

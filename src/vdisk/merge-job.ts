@@ -86,8 +86,6 @@ async function release(merge: Merge, isStopped: Stop): Promise<void> {
   engine.trees.noteDirty(above, engine.generation);
   above.readThroughLimitBytes = Math.min(above.readThroughLimitBytes, source.readThroughLimitBytes);
   above.backing = source.backing;
-  // What is left in the count moved as whole subtrees, uncounted.
-  above.mappedBlocks += source.mappedBlocks;
   source.root.fill(0);
   engine.removeTree(source);
   resolver.clear();
@@ -159,7 +157,16 @@ function adoptSubtree(merge: Merge, fbn: number, level: number): MergeStep {
     return 'load';
   }
   engine.trees.putSubtree(above, fbn, level, pointer, engine.generation);
+  // Nobody knows how many blocks hang on it: from here on the tree above counts what is left of the
+  // source too (`isCountedAbove`), so that a TRIM of what it adopted never takes away too many.
+  above.mappedBlocks += source.mappedBlocks;
+  source.mappedBlocks = 0;
   return pass(merge, fbn, level, level + 1);
+}
+
+/** Asked at a block of the source: a source that counts none of its blocks gave its count away. */
+function isCountedAbove(merge: Merge): boolean {
+  return merge.source.mappedBlocks === 0;
 }
 
 /** The source's pointer to its block of this level over the FBN; loaded, since a walk went by. */
@@ -223,15 +230,23 @@ function adoptField(
   const { engine, source, above } = merge;
   words.set(theirs, at);
   if (vbn <= ZERO_VBN) return;
-  source.mappedBlocks--;
-  above.mappedBlocks++;
+  if (!isCountedAbove(merge)) {
+    source.mappedBlocks--;
+    above.mappedBlocks++;
+  }
   if (source.sharedBlocks === 0 && !hasPendingShares(engine)) return;
   engine.generation.move(vbn, source.ownerOfBlocks, above.ownerOfBlocks);
 }
 
 function hideField(merge: Merge, vbn: number): void {
-  merge.source.mappedBlocks--;
-  merge.engine.generation.freeData(merge.source.ownerOfBlocks, vbn);
+  const { engine, source, above } = merge;
+  if (isCountedAbove(merge)) {
+    engine.trees.noteDirty(above, engine.generation);
+    above.mappedBlocks--;
+  } else {
+    source.mappedBlocks--;
+  }
+  engine.generation.freeData(source.ownerOfBlocks, vbn);
 }
 
 /** The source's fields of the range, as they stand; zeros of an upper pointer written out. */

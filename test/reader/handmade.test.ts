@@ -9,7 +9,7 @@ import { crc32 } from '../../src/base/checksum.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../src/base/units.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
 import type { LogEntry } from '../../src/layout/log-entry.js';
-import { makeScene, type Scene } from '../support/handmade-scene.js';
+import { makeScene, writeLog } from '../support/handmade-scene.js';
 import { bytesOf, type Layer, randomBlock } from '../support/layers.js';
 import { PLAIN_TREE, PLAIN_VDISK } from '../support/layout-values.js';
 import { type ReaderAnswer, readImage } from './run-reader.js';
@@ -128,48 +128,6 @@ test('a file that is too short, or no store at all', () => {
   expectFailure(readImage(short, 'list'), DAMAGED, /shorter than its store/);
   expectFailure(readImage(new Uint8Array(BLOCK_BYTES), 'list'), DAMAGED, /no valid fsinfo/);
 });
-
-/** Groups over the scene, in the store and in the model; returns where each begins. */
-function writeLog(scene: Scene, first: number): number[] {
-  const random = seededRandom(7);
-  const { golden, clone } = scene.layers;
-  const { store } = scene;
-  const groups: number[] = [];
-  const write = (entries: readonly LogEntry[], payload: readonly Uint8Array[] = []): void => {
-    groups.push(store.addGroup(first + groups.length, entries, payload));
-  };
-  const data = (treeId: number, layer: Layer, fbns: readonly number[]): void => {
-    const payload = fbns.map(() => randomBlock(random));
-    const entries = fbns.map((fbn, payloadIndex): LogEntry => {
-      const bytes = payload[payloadIndex] as Uint8Array;
-      layer.content.set(fbn, bytes);
-      return { kind: 'data', treeId, fbn, crc: crc32(bytes), payloadIndex };
-    });
-    write(entries, payload);
-  };
-  const range = (treeId: number, layer: Layer, fbn: number, to: 'zero' | 'hole'): void => {
-    for (let f = fbn; f < fbn + 40; f++) {
-      if (to === 'zero') layer.content.set(f, 'zero');
-      else layer.content.delete(f);
-    }
-    write([{ kind: 'range', treeId, fbn, blocks: 40, to }]);
-  };
-  data(2, golden, [0, 1, 2, 599, 300]);
-  range(2, golden, 10, 'zero');
-  range(2, golden, 30, 'hole');
-  data(2, golden, [12, 31, 45]);
-  range(3, clone, 320, 'hole');
-  range(2, golden, 40, 'hole');
-  const placed = [50, 51, 52].map((fbn) => {
-    const bytes = randomBlock(random);
-    clone.content.set(fbn, bytes);
-    return store.placeUncounted(bytes);
-  });
-  const crcs = Uint32Array.from(placed, (block) => block.crc);
-  write([{ kind: 'pointers', treeId: 3, fbn: 50, vbn: placed[0]?.vbn ?? 0, crcs }]);
-  data(3, clone, [51, 321, 699]);
-  return groups;
-}
 
 test('the log is replayed in order', () => {
   const scene = makeScene();

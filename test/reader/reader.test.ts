@@ -12,8 +12,9 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { KIB, MIB } from '../../src/base/units.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
+import { checkStore } from '../../src/main/check.js';
 import { formatStore, MemoryDevice, openStore, type Store } from '../../src/main/library.js';
-import { makeScene } from '../support/handmade-scene.js';
+import { makeScene, writeLog } from '../support/handmade-scene.js';
 import { bytesOf } from '../support/layers.js';
 import { runReader } from './run-reader.js';
 
@@ -237,16 +238,25 @@ test('a deleted snapshot on its way down, and after it', async () => {
   await bench.store.close();
 });
 
-test('the engine reads a store made by hand from the document as the reader does', async () => {
-  const { store: handmade, layers } = makeScene();
-  const image = handmade.finish();
+test('the engine takes a store made by hand from the document as the reader does', async () => {
+  const scene = makeScene();
+  writeLog(scene, 1);
+  const image = scene.store.finish();
   const device = new MemoryDevice({ sizeBytes: image.length });
   await device.write(0, [image]);
+  const expectSame = async (store: Store): Promise<void> => {
+    for (const [name, layer] of Object.entries(scene.layers)) {
+      const bytes = Buffer.alloc(layer.sizeBytes);
+      await store.vdisk(name).read(0, bytes);
+      assert.ok(bytes.equals(bytesOf(layer)), name);
+    }
+  };
+  assert.deepEqual((await checkStore({ kind: 'device', device })).faults, []);
   const store = await openStore({ kind: 'device', device }, OPTIONS);
-  for (const [name, layer] of Object.entries(layers)) {
-    const bytes = Buffer.alloc(layer.sizeBytes);
-    await store.vdisk(name).read(0, bytes);
-    assert.ok(bytes.equals(bytesOf(layer)), name);
-  }
+  await expectSame(store);
+  // The split that is under way goes to its end, and the merge.
+  await store.idle();
+  await expectSame(store);
   await store.close();
+  assert.deepEqual((await checkStore({ kind: 'device', device: device.reopen() })).faults, []);
 });

@@ -96,15 +96,22 @@ export class HandmadeStore {
     return this.#put(this.#nextData++, bytes);
   }
 
+  /** Nothing owns the block any more; its bytes stay. */
+  freeData(block: PlacedBlock): void {
+    this.#used[block.vbn] = 0;
+  }
+
   addTree(
     attributes: Partial<TreeRecord> & { readonly id: number },
     content: ReadonlyMap<number, Content> = new Map(),
   ): void {
     const height = attributes.height ?? 1;
-    const root = this.#buildTree(height, content);
+    const goneBelowFbn = attributes.goneBelowFbn ?? 0;
+    const root = this.#buildTree(height, content, goneBelowFbn);
     let mappedBlocks = 0;
-    for (const item of content.values()) {
-      if (item.kind !== 'block') continue;
+    for (const [fbn, item] of content) {
+      // What has moved on is still named here, but belongs to another tree, or to none.
+      if (item.kind !== 'block' || fbn < goneBelowFbn) continue;
       mappedBlocks++;
       const { vbn } = item.block;
       this.#owners.set(vbn, [...(this.#owners.get(vbn) ?? []), attributes.id]);
@@ -185,7 +192,7 @@ export class HandmadeStore {
     return this.#putMeta(this.#nextMeta++, bytes);
   }
 
-  #buildTree(height: number, content: ReadonlyMap<number, Content>): Field {
+  #buildTree(height: number, content: ReadonlyMap<number, Content>, goneBelowFbn = 0): Field {
     let fields = new Map<number, Field>();
     const zeroes = (level: number): [number, Field][] =>
       [...content]
@@ -200,13 +207,14 @@ export class HandmadeStore {
     }
     for (const [index, field] of zeroes(0)) fields.set(index, field);
     for (let level = 1; level <= height; level++) {
-      fields = this.#buildLevel(fields);
+      fields = this.#buildLevel(fields, Math.floor(goneBelowFbn / FIELDS_PER_BLOCK ** level));
       for (const [index, field] of zeroes(level)) fields.set(index, field);
     }
     return fields.get(0) ?? HOLE;
   }
 
-  #buildLevel(fields: ReadonlyMap<number, Field>): Map<number, Field> {
+  /** The blocks before `gone` are still named, but free. */
+  #buildLevel(fields: ReadonlyMap<number, Field>, gone: number): Map<number, Field> {
     const blocks = new Map<number, Uint32Array>();
     for (const [index, field] of fields) {
       const above = Math.floor(index / FIELDS_PER_BLOCK);
@@ -218,6 +226,9 @@ export class HandmadeStore {
     for (const [index, words] of blocks) {
       const { vbn, crc } = this.#placeMeta(new Uint8Array(words.buffer));
       built.set(index, fieldOf(vbn, crc));
+      if (index >= gone) continue;
+      this.#used[vbn] = 0;
+      this.#used[vbn ^ SEGMENT_BLOCKS] = 0;
     }
     return built;
   }

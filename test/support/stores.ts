@@ -11,6 +11,7 @@ import type { Clock } from '../../src/env/clock.js';
 import { MemoryDevice } from '../../src/env/memory-device.js';
 import { MemoryObjectStore } from '../../src/env/memory-object-store.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
+import { checkStore } from '../../src/main/check.js';
 import {
   formatStore,
   type OpenOptions,
@@ -31,9 +32,8 @@ export interface TestStoreOptions extends OpenOptions {
 }
 
 function toOpenOptions(options: TestStoreOptions, clock: Clock): OpenOptions {
-  const { sizeBytes: _, ...rest } = options;
   // Consistency points come when they are asked for, or when something needs one.
-  return { cpIntervalMs: HOUR_MS, memoryBytes: 8 * MIB, clock, random: seededRandom(7), ...rest };
+  return { cpIntervalMs: HOUR_MS, memoryBytes: 8 * MIB, clock, random: seededRandom(7), ...options };
 }
 
 /** A store in memory. */
@@ -142,7 +142,14 @@ export function newSource(medium: MediumKind, sizeBytes: number): StoreSource {
     : { kind: 'objects', objects: new MemoryObjectStore(), prefix: PREFIX };
 }
 
-/** Runs the body with a fresh store in memory, and closes it. Time is virtual. */
+/** The offline check finds no fault: nothing leaked, nothing has an owner that nobody knows of. */
+export async function isSound(source: StoreSource, when: string): Promise<void> {
+  const { faults } = await checkStore(duplicate(source));
+  const texts = faults.slice(0, 5).map(({ kind, message }) => `${kind}: ${message}`);
+  assert.equal(faults.length, 0, `${when}: ${texts.join('; ')}`);
+}
+
+/** Runs the body with a fresh store in memory, closes and checks it. Time is virtual. */
 export async function withStore(
   medium: MediumKind,
   options: TestStoreOptions,
@@ -158,6 +165,7 @@ export async function withStore(
       const test = new TestStore(medium, clock, { store, source }, options);
       await body(test);
       await test.store.close();
+      await isSound(test.source, 'at the end');
     })(),
   );
 }
@@ -205,6 +213,11 @@ export class SimulatedStore {
     this.machine = this.machine.next();
     this.store = await this.#open();
     return this.store;
+  }
+
+  /** What the last consistency point left on the medium has no fault. */
+  async check(when: string): Promise<void> {
+    await isSound(this.machine.duplicate(), when);
   }
 
   #open(): Promise<Store> {

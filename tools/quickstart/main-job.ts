@@ -11,7 +11,7 @@
 import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isStoreError } from '../../src/base/store-error.js';
-import { formatBytes } from '../../src/base/units.js';
+import { BLOCK_BYTES, formatBytes } from '../../src/base/units.js';
 import { type DiskImage, findDiskImage, imagePathIn, makeDiskImage } from './disk-image.js';
 import type { Lab } from './lab.js';
 import { hashExport, qemuIo, runProgram, runToSuccess } from './programs.js';
@@ -24,7 +24,7 @@ const [WRITTEN, READ, QUIET] = CLONES;
 const GOLDEN = 'golden';
 const SNAPSHOT = 'golden@v1';
 const WRITES = 288;
-const BATCH = 12;
+const BATCH = 8;
 const POLL_MS = 100;
 
 export class MainJob {
@@ -184,36 +184,28 @@ export class MainJob {
     story.chapter('Split, while clients go on');
     const flushed = this.#flushedWrites();
     if (flushed > 0) await this.#checkFlushed(writes.slice(0, flushed));
-    const isSplit = store.show(WRITTEN).backing === undefined;
-    if (isSplit) story.say(`${WRITTEN} stands alone already`);
     let during = 0;
     const client = async (): Promise<void> => {
-      for (let at = this.#flushedWrites(); at < writes.length; at += BATCH) {
-        const wasSplitting = store.show(WRITTEN).split !== undefined;
+      for (let at = flushed; at < writes.length; at += BATCH) {
         const batch = writes.slice(at, at + BATCH);
         await qemuIo(this.#lab.uri(WRITTEN), [...batch.map(toCommand), 'flush']);
         appendFileSync(this.#ledger, `${at + batch.length}\n`);
-        if (wasSplitting && store.show(WRITTEN).split !== undefined) during += batch.length;
+        if (store.show(WRITTEN).split !== undefined) during += batch.length;
       }
     };
+    const told = (): string => `${writes.length - flushed} writes, ${during} answered in mid-split`;
+    if (store.show(WRITTEN).backing === undefined) {
+      story.say(`${WRITTEN} stands alone already`);
+      if (flushed < writes.length) await story.task(`qemu-io writes to ${WRITTEN}`, client, told);
+      return;
+    }
     const before = store.stats().splitBlocksFilled;
     await story.task(
-      isSplit ? `qemu-io writes to ${WRITTEN}` : `copy split of ${WRITTEN}, qemu-io writes to it`,
-      async (progress) => {
-        const writing = client();
-        let splitMs = 0;
-        try {
-          if (!isSplit) splitMs = await this.#split(WRITTEN, 'copy', progress);
-        } finally {
-          await writing;
-        }
-        return splitMs;
-      },
+      `copy split of ${WRITTEN}, qemu-io writes to it`,
+      (progress) => this.#split(WRITTEN, 'copy', progress, client),
       (splitMs) => {
-        const written = `${writes.length - flushed} writes, ${during} of them in mid-split`;
-        if (isSplit) return written;
-        const bytes = (store.stats().splitBlocksFilled - before) * 4096;
-        return `${formatRate(bytes, splitMs / 1000)}, split in ${formatMs(splitMs)}; ${written}`;
+        const bytes = (store.stats().splitBlocksFilled - before) * BLOCK_BYTES;
+        return `${formatRate(bytes, splitMs / 1000)}, split in ${formatMs(splitMs)}; ${told()}`;
       },
     );
   }
@@ -221,6 +213,7 @@ export class MainJob {
   /** The share splits of the others, while nbdcopy reads one of them. */
   async #splitUnderReads(): Promise<void> {
     const { store } = this.#lab;
+    const reader = (): Promise<string> => hashExport(this.#lab.uri(READ));
     for (const name of [READ, QUIET]) {
       if (store.show(name).backing === undefined) {
         this.#story.say(`${name} stands alone already`);
@@ -228,12 +221,7 @@ export class MainJob {
       }
       await this.#story.task(
         `share split of ${name}${name === READ ? ', nbdcopy reads it' : ''}`,
-        async (progress) => {
-          const reading = name === READ ? hashExport(this.#lab.uri(name)) : undefined;
-          const splitMs = await this.#split(name, 'share', progress);
-          await reading;
-          return splitMs;
-        },
+        (progress) => this.#split(name, 'share', progress, name === READ ? reader : undefined),
         (splitMs) => {
           const { sharedBytes } = store.show(name);
           return `split in ${formatMs(splitMs)}; ${formatBytes(sharedBytes)} shared, nothing copied`;
@@ -242,11 +230,15 @@ export class MainJob {
     }
   }
 
-  /** Splits, or takes up the split of an earlier run. @returns milliseconds */
+  /**
+   * Splits, or takes up the split of an earlier run, while a client works.
+   * @returns milliseconds until the disk stood alone
+   */
   async #split(
     name: string,
     mode: 'copy' | 'share',
     progress: (text: string) => void,
+    client: () => Promise<unknown> = () => Promise.resolve(),
   ): Promise<number> {
     const start = performance.now();
     const job = await this.#lab.store.split(name, { mode });
@@ -255,8 +247,9 @@ export class MainJob {
       if (state !== undefined) progress(formatPercent(state.positionBytes, state.endBytes));
     };
     return this.#watch(tell, async () => {
-      await job.done;
-      return performance.now() - start;
+      const splitMs = job.done.then(() => performance.now() - start);
+      await Promise.all([splitMs, client()]);
+      return splitMs;
     });
   }
 

@@ -2,16 +2,22 @@
  * mappedBlocks and sharedBlocks of every tree against what its pointers name.
  *
  * 1. Blocks of a dying tree that was cut out of another count for that one (countedById), if it still
- *    is there.
- * 2. While a deleted snapshot is merged, whole subtrees have moved up that its own mappedBlocks still
- *    counts: of the two trees only the sum is known.
+ *    is there. How much a dying tree itself maps nobody asks: it is not kept up to date.
+ * 2. While a deleted snapshot is merged, the tree above may count for both: only their sum is known.
  */
+import type { TreeRecord } from '../../layout/tree-record.js';
 import type { Findings } from './check-report.js';
 import type { StoreRecords } from './record-check.js';
 
 interface Named {
   mapped: number;
   shared: number;
+}
+
+interface Merge {
+  stored: number;
+  found: number;
+  readonly names: string[];
 }
 
 export class TreeCount {
@@ -36,51 +42,49 @@ export class TreeCount {
   }
 
   compare(): void {
-    const merging = new Map<number, { stored: number; found: number; names: string[] }>();
+    const merges = new Map<number, Merge>();
     for (const tree of this.#records.trees.values()) {
-      // A cut-out tree has no counters of its own.
-      const isCut = tree.countedById !== 0;
-      const named = isCut ? undefined : this.#named.get(tree.id);
-      const { mapped, shared } = named ?? { mapped: 0, shared: 0 };
       const name = this.#records.nameOfTree(tree.id);
-      const top = this.#topOfMerge(tree.id);
+      // A cut-out tree has no counters of its own.
+      const named = tree.countedById === 0 ? this.#named.get(tree.id) : undefined;
+      const { mapped, shared } = named ?? { mapped: 0, shared: 0 };
+      this.#compareOne(name, 'sharedBlocks', tree.sharedBlocks, shared);
+      if (tree.state === 'dying') continue;
+      const top = this.#topOfMerge(tree);
       if (top === undefined) {
         this.#compareOne(name, 'mappedBlocks', tree.mappedBlocks, mapped);
-      } else {
-        const sum = merging.get(top) ?? { stored: 0, found: 0, names: [] };
-        sum.stored += tree.mappedBlocks;
-        sum.found += mapped;
-        sum.names.push(name);
-        merging.set(top, sum);
+        continue;
       }
-      this.#compareOne(name, 'sharedBlocks', tree.sharedBlocks, shared);
+      const merge = merges.get(top) ?? { stored: 0, found: 0, names: [] };
+      merge.stored += tree.mappedBlocks;
+      merge.found += mapped;
+      merge.names.push(name);
+      merges.set(top, merge);
     }
-    for (const { stored, found, names } of merging.values()) {
+    for (const { stored, found, names } of merges.values()) {
       this.#compareOne(names.join(' and '), 'mappedBlocks together', stored, found);
     }
   }
 
   #compareOne(name: string, what: string, stored: number, found: number): void {
     if (stored === found) return;
-    this.#findings.add('tree-count', `${name} has ${what} ${stored}, but names ${found} blocks`);
+    this.#findings.add('tree-count', `${name} has ${what} ${stored}, but ${found} are named`);
   }
 
-  /** The tree into which this one and others are being merged; undefined if there is no merge. */
-  #topOfMerge(id: number): number | undefined {
-    let top = id;
-    let isMerging = (this.#records.over.get(id) ?? []).some(() => this.#hasMoved(id));
-    for (let steps = 0; this.#hasMoved(top) && steps < this.#records.trees.size; steps++) {
-      const above = this.#records.over.get(top)?.[0];
+  /** The tree into which this one is being merged, or others into it; undefined without a merge. */
+  #topOfMerge(tree: TreeRecord): number | undefined {
+    let top = tree;
+    for (let steps = 0; isMerging(top) && steps < this.#records.trees.size; steps++) {
+      const above = this.#records.trees.get(this.#records.over.get(top.id)?.[0] ?? 0);
       if (above === undefined) break;
       top = above;
-      isMerging = true;
     }
-    const below = this.#records.trees.get(id)?.backingId ?? 0;
-    return isMerging || this.#hasMoved(below) ? top : undefined;
+    const below = this.#records.trees.get(tree.backingId);
+    const isIn = top !== tree || (below !== undefined && isMerging(below));
+    return isIn ? top.id : undefined;
   }
+}
 
-  #hasMoved(id: number): boolean {
-    const tree = this.#records.trees.get(id);
-    return tree?.state === 'deleting' && tree.goneBelowFbn > 0;
-  }
+function isMerging(tree: TreeRecord): boolean {
+  return tree.state === 'deleting' && tree.goneBelowFbn > 0;
 }

@@ -31,6 +31,7 @@ import type {
   MediumSpace,
   Placed,
   RecoveredBatch,
+  RecoveryPass,
 } from '../medium.js';
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
@@ -340,8 +341,8 @@ export class InPlaceMedium implements Medium {
     this.#frozenMarks.set(cpNumber, this.#ring.mark);
   }
 
-  recover(): AsyncIterable<RecoveredBatch> {
-    return this.#ring.recover();
+  recover(pass: RecoveryPass): AsyncIterable<RecoveredBatch> {
+    return this.#ring.recover(pass);
   }
 
   // -- consistency point

@@ -24,7 +24,10 @@ import {
   peekGroupHeaderBytes,
   repairGroupHeader,
 } from '../../layout/log-group.js';
-import type { LogBatch, RecoveredBatch } from '../medium.js';
+import type { LogBatch, RecoveredBatch, RecoveryPass } from '../medium.js';
+import { RingReader } from './ring-reader.js';
+
+const NO_PAYLOAD = new Uint8Array(0);
 
 export interface RingMark {
   readonly sequence: number;
@@ -117,62 +120,84 @@ export class LogRing {
     this.#syncedThrough = sequence;
   }
 
-  /** Groups from the mark of the opened consistency point on, verified, in order. */
-  async *recover(): AsyncGenerator<RecoveredBatch> {
+  /**
+   * Groups from the mark of the opened consistency point on, in order. 'survey' says how far the log
+   * goes and what its entries are: of payload it verifies the last group's only (rule 1: all others
+   * were durable before the next was written).
+   */
+  async *recover(pass: RecoveryPass = 'apply'): AsyncGenerator<RecoveredBatch> {
     const place = this.#place;
-    let sequence = place.sequence;
-    let offset = place.position;
-    let end = offset;
-    for (;;) {
-      const found = await this.#findGroup(sequence, offset);
-      if (found === undefined) break;
-      const { group, payload } = found;
+    const reader = new RingReader(this.#device, place.start, place.blocks);
+    const end = { sequence: place.sequence, offset: place.position };
+    let found = await this.#findGroup(reader, end.sequence, end.offset);
+    while (found !== undefined) {
+      const { group } = found;
+      const after = found.offset + group.headerBlocks + group.payloadBlocks;
+      const isFull = after - place.position > place.blocks;
+      const next = isFull ? undefined : await this.#findGroup(reader, end.sequence + 1, after);
+      const mayTrust = pass === 'survey' && next !== undefined;
+      const payload = mayTrust ? NO_PAYLOAD : await this.#readPayload(reader, found);
+      if (payload === undefined) break;
       yield {
         cpNumber: group.cpNumber,
         entries: group.entries,
         payload: (index) => payload.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES),
       };
-      offset = found.offset + group.headerBlocks + group.payloadBlocks;
-      end = offset;
-      sequence++;
-      if (end - place.position > place.blocks) break;
+      end.sequence++;
+      end.offset = after;
+      found = next;
     }
-    this.#sequence = sequence;
-    this.#head = end;
-    this.#syncedThrough = sequence - 1;
+    if (end.offset - place.position <= place.blocks) {
+      await this.#refuseIfNotTail(reader, end.sequence, end.offset);
+    }
+    this.#sequence = end.sequence;
+    this.#head = end.offset;
+    this.#syncedThrough = end.sequence - 1;
   }
 
-  async #findGroup(sequence: number, offset: number): Promise<FoundGroup | undefined> {
-    const here = await this.#readGroup(sequence, offset);
+  /** The header of this group, at the offset or, if it did not fit there, at the ring's start. */
+  async #findGroup(
+    reader: RingReader,
+    sequence: number,
+    offset: number,
+  ): Promise<FoundGroup | undefined> {
+    const here = await this.#readHeader(reader, sequence, offset);
     if (here !== undefined) return here;
     const rest = this.#place.blocks - (offset % this.#place.blocks);
-    const wrapped = offset + rest;
-    if (rest < GROUP_BLOCKS_MAX) {
-      const there = await this.#readGroup(sequence, wrapped);
-      if (there !== undefined) return there;
-    }
-    await this.#refuseIfNotTail(sequence, offset, rest);
-    return undefined;
+    if (rest >= GROUP_BLOCKS_MAX) return undefined;
+    return this.#readHeader(reader, sequence, offset + rest);
   }
 
-  async #readGroup(sequence: number, offset: number): Promise<FoundGroup | undefined> {
+  async #readHeader(
+    reader: RingReader,
+    sequence: number,
+    offset: number,
+  ): Promise<FoundGroup | undefined> {
     const position = offset % this.#place.blocks;
     const left = this.#place.blocks - position;
-    const first = await this.#read(position, 1);
-    const mended = repairGroupHeader(first, (bytes) => decodeGroupHeader(bytes, this.#place.uuid));
-    let group = mended;
+    const decode = (bytes: Uint8Array): LogGroup | undefined =>
+      decodeGroupHeader(bytes, this.#place.uuid);
+    // Copies: mending tries out what a header could be.
+    const first = (await reader.read(position, 1)).slice();
+    let group = repairGroupHeader(first, decode);
     if (group === undefined) {
       const headerBytes = peekGroupHeaderBytes(first);
       if (headerBytes === undefined || headerBytes <= BLOCK_BYTES) return undefined;
       const blocks = Math.ceil(headerBytes / BLOCK_BYTES);
       if (blocks > left) return undefined;
-      const header = await this.#read(position, blocks);
-      group = repairGroupHeader(header, (bytes) => decodeGroupHeader(bytes, this.#place.uuid));
+      group = repairGroupHeader((await reader.read(position, blocks)).slice(), decode);
     }
     if (group === undefined || group.sequence !== sequence) return undefined;
     if (group.headerBlocks + group.payloadBlocks > left) return undefined;
-    const payload = await this.#read(position + group.headerBlocks, group.payloadBlocks);
-    return this.#payloadIsSound(group, payload) ? { group, payload, offset } : undefined;
+    return { group, offset };
+  }
+
+  /** The payload, verified and mended; undefined if it is not what was written. */
+  async #readPayload(reader: RingReader, found: FoundGroup): Promise<Uint8Array | undefined> {
+    const { group, offset } = found;
+    const position = (offset % this.#place.blocks) + group.headerBlocks;
+    const payload = await reader.read(position, group.payloadBlocks);
+    return this.#payloadIsSound(group, payload) ? payload : undefined;
   }
 
   #payloadIsSound(group: LogGroup, payload: Uint8Array): boolean {
@@ -190,15 +215,18 @@ export class LogRing {
   }
 
   /** Looks for a later group where one could begin: then the one at `offset` is damage. */
-  async #refuseIfNotTail(sequence: number, offset: number, rest: number): Promise<void> {
+  async #refuseIfNotTail(reader: RingReader, sequence: number, offset: number): Promise<void> {
     const place = this.#place;
     const position = offset % place.blocks;
-    const areas = [{ position, blocks: Math.min(GROUP_BLOCKS_MAX + 1, rest) }];
-    if (rest <= GROUP_BLOCKS_MAX) {
-      areas.push({ position: 0, blocks: Math.min(GROUP_BLOCKS_MAX + 1, place.blocks) });
+    const rest = place.blocks - position;
+    // The next group begins at most one group on, and its header may be as long as a group; it stands
+    // at the ring's start if it does not fit behind this one.
+    const areas = [{ position, blocks: Math.min(2 * GROUP_BLOCKS_MAX, rest) }];
+    if (rest < 2 * GROUP_BLOCKS_MAX) {
+      areas.push({ position: 0, blocks: Math.min(2 * GROUP_BLOCKS_MAX, place.blocks) });
     }
     for (const area of areas) {
-      const bytes = await this.#read(area.position, area.blocks);
+      const bytes = await reader.read(area.position, area.blocks);
       for (let block = 0; block < area.blocks; block++) {
         const header = decodeGroupHeader(bytes.subarray(block * BLOCK_BYTES), place.uuid);
         if (header === undefined || header.sequence <= sequence) continue;
@@ -210,17 +238,9 @@ export class LogRing {
       }
     }
   }
-
-  async #read(position: number, blocks: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(blocks * BLOCK_BYTES);
-    if (blocks === 0) return bytes;
-    await this.#device.read((this.#place.start + position) * BLOCK_BYTES, [bytes]);
-    return bytes;
-  }
 }
 
 interface FoundGroup {
   readonly group: LogGroup;
-  readonly payload: Uint8Array;
   readonly offset: number;
 }

@@ -176,7 +176,9 @@ export async function* walkChain(
     number++;
     if (record.kind !== 'seal') continue;
     const next = await readEpoch(objects, prefix, record.epoch + 1);
-    if (next === undefined || next.sealed !== record.number) return number;
+    if (next === undefined) return number;
+    // Two servers may have sealed, each behind the other's SEAL; one of them got the epoch. The first
+    // SEAL is the end of the old epoch, whichever it was: nothing behind it was ever acknowledged.
     number = next.first;
   }
 }

@@ -332,6 +332,8 @@ export class ObjectLogMedium implements Medium {
   }
 
   async #putCpRecord(fsinfo: Fsinfo): Promise<number> {
+    // A record that clients opened meanwhile has a lower number: it must not wait to be full.
+    this.#closeAll();
     const record = this.#chain.open();
     const block = encodeFsinfo(fsinfo);
     this.#chain.copyIn(record, block, {

@@ -1,0 +1,159 @@
+/**
+ * Stores for tests of the offline check, made by the engine: closed ones, and ones left in the middle
+ * of a job. Each is built once; tests work on copies.
+ */
+import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
+import { MemoryDevice } from '../../src/env/memory-device.js';
+import { MemoryObjectStore } from '../../src/env/memory-object-store.js';
+import { seededRandom } from '../../src/env/seeded-random.js';
+import type { TreeRecord } from '../../src/layout/tree-record.js';
+import { checkStore } from '../../src/main/check.js';
+import { formatStore, openStore, type StoreSource } from '../../src/main/open-store.js';
+import type { Store } from '../../src/main/store.js';
+import type { CheckReport } from '../../src/store/check/check-report.js';
+import type { CheckOptions } from '../../src/store/check/checker.js';
+import { devicePatient, objectsPatient, Surgery } from './store-surgery.js';
+
+export type MediumKind = 'in-place' | 'object-log';
+export const MEDIA: readonly MediumKind[] = ['in-place', 'object-log'];
+
+const PREFIX = 'store';
+const OPTIONS = { memoryBytes: 32 * MIB, cpIntervalMs: 3_600_000 };
+
+/** A medium with a store that nobody has open. */
+export class Specimen {
+  readonly device: MemoryDevice | undefined;
+  readonly objects: MemoryObjectStore | undefined;
+
+  constructor(device: MemoryDevice | undefined, objects: MemoryObjectStore | undefined) {
+    this.device = device;
+    this.objects = objects;
+  }
+
+  static blank(kind: MediumKind, sizeBytes: number): Specimen {
+    return kind === 'in-place'
+      ? new Specimen(new MemoryDevice({ sizeBytes }), undefined)
+      : new Specimen(undefined, new MemoryObjectStore());
+  }
+
+  /** What is on the medium now, as if the power had failed. */
+  copy(): Specimen {
+    return new Specimen(this.device?.duplicate(), this.objects?.duplicate());
+  }
+
+  get source(): StoreSource {
+    if (this.device !== undefined) return { kind: 'device', device: this.device.reopen() };
+    const objects = this.objects ?? new MemoryObjectStore();
+    return { kind: 'objects', objects, prefix: PREFIX };
+  }
+
+  get surgery(): Surgery {
+    const { device, objects } = this;
+    if (device !== undefined) return new Surgery(devicePatient(device));
+    return new Surgery(objectsPatient(objects ?? new MemoryObjectStore(), PREFIX));
+  }
+
+  check(options: CheckOptions = {}): Promise<CheckReport> {
+    return checkStore(this.source, options);
+  }
+
+  open(): Promise<Store> {
+    return openStore(this.source, { ...OPTIONS, random: seededRandom(7) });
+  }
+}
+
+async function newStore(kind: MediumKind, sizeBytes: number): Promise<[Specimen, Store]> {
+  const specimen = Specimen.blank(kind, sizeBytes);
+  const random = seededRandom(3);
+  await formatStore(specimen.source, { sizeBytes, random });
+  return [specimen, await specimen.open()];
+}
+
+function content(seed: number, blocks: number): Buffer {
+  const bytes = Buffer.alloc(blocks * BLOCK_BYTES);
+  seededRandom(seed).fill(bytes);
+  return bytes;
+}
+
+/**
+ * Closed in order. golden with snapshots v1 and v2; clone `alone` split by copy; `shared` split by
+ * sharing, then overwritten in part; `plain` and, over it, `deep`, which read through.
+ */
+export async function closedScene(kind: MediumKind): Promise<Specimen> {
+  const [specimen, store] = await newStore(kind, 64 * MIB);
+  const golden = await store.createVdisk('golden', 8 * MIB);
+  await golden.write(0, content(1, 400));
+  await golden.write(600 * BLOCK_BYTES, content(2, 100));
+  await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
+  for (const name of ['alone', 'shared', 'plain']) await store.clone('golden@v1', name);
+  await golden.write(10 * BLOCK_BYTES, content(3, 20));
+  await store.snapshot([{ vdisk: 'golden', snapshot: 'v2' }]);
+  await (await store.split('alone', { mode: 'copy' })).done;
+  await (await store.split('shared', { mode: 'share' })).done;
+  const shared = store.vdisk('shared');
+  await shared.write(50 * BLOCK_BYTES, content(4, 30));
+  await shared.trim(300 * BLOCK_BYTES, 20 * BLOCK_BYTES);
+  await store.vdisk('plain').write(5 * BLOCK_BYTES, content(5, 3));
+  await store.snapshot([{ vdisk: 'plain', snapshot: 's' }]);
+  const deep = await store.clone('plain@s', 'deep');
+  await deep.trim(100 * BLOCK_BYTES, 5 * BLOCK_BYTES);
+  await store.resize('deep', 3 * MIB + 512);
+  await store.idle();
+  await store.close();
+  return specimen;
+}
+
+/** Left with a log to replay: flushed writes small and large, acts, nothing of it in a CP. */
+export async function crashedScene(kind: MediumKind): Promise<Specimen> {
+  const closed = await closedScene(kind);
+  const store = await closed.open();
+  const golden = store.vdisk('golden');
+  await golden.write(700 * BLOCK_BYTES, content(6, 5));
+  await golden.flush();
+  await golden.write(1024 * BLOCK_BYTES, content(7, 256));
+  await golden.flush();
+  await store.clone('golden@v2', 'late');
+  await store.vdisk('late').write(0, content(8, 2), { fua: true });
+  await store.rename('alone', 'renamed');
+  return closed.copy();
+}
+
+export type JobName = 'copy split' | 'share split' | 'delete' | 'merge';
+export const JOBS: readonly JobName[] = ['copy split', 'share split', 'delete', 'merge'];
+
+/** True if the store, as its last CP has it, is in the middle of the job. */
+const IN_THE_MIDDLE: Readonly<Record<JobName, (tree: TreeRecord) => boolean>> = {
+  'copy split': ({ split }) => split?.mode === 'copy' && split.positionFbn > 0,
+  'share split': ({ split }) => split?.mode === 'share' && split.positionFbn > 0,
+  delete: ({ state, goneBelowFbn }) => state === 'dying' && goneBelowFbn > 0,
+  merge: ({ state, goneBelowFbn }) => state === 'deleting' && goneBelowFbn > 0,
+};
+
+/** A store cut off in the middle of the job: at the first CP that holds a part of it. */
+export async function jobScene(kind: MediumKind, job: JobName): Promise<Specimen> {
+  const [specimen, store] = await newStore(kind, 256 * MIB);
+  const big = await store.createVdisk('big', 1024 * MIB);
+  // One block in each level-1 range: jobs yield after 64 of them.
+  for (let range = 0; range < 1024; range++) await big.write(range * MIB, content(range, 1));
+  await store.snapshot([{ vdisk: 'big', snapshot: 's' }]);
+  await store.clone('big@s', 'clone');
+  for (let range = 1; range < 1024; range += 3) await big.write(range * MIB, content(range, 2));
+  await store.consistencyPoint();
+  let done: Promise<void> | undefined;
+  if (job === 'copy split') done = (await store.split('clone', { mode: 'copy' })).done;
+  if (job === 'share split') done = (await store.split('clone', { mode: 'share' })).done;
+  if (job === 'delete' || job === 'merge') await store.delete('clone');
+  if (job === 'merge') await store.delete('big@s');
+  if (job === 'delete') {
+    await store.delete('big');
+  }
+  void done;
+  const isThere = IN_THE_MIDDLE[job];
+  for (;;) {
+    await store.consistencyPoint();
+    const copy = specimen.copy();
+    if (!(await copy.surgery.trees()).some(isThere)) continue;
+    await store.close();
+    return copy;
+  }
+}
