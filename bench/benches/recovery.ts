@@ -13,7 +13,7 @@ import type { Bench } from '../harness/bench.js';
 import { makeStoreFile } from '../harness/file-store.js';
 import { reportMemory } from '../harness/memory.js';
 import { atMost, type Report } from '../harness/report.js';
-import { withScratch } from '../harness/scratch.js';
+import { runCommand, withScratch } from '../harness/scratch.js';
 import { elapsedMs, QuickRandom } from '../harness/timing.js';
 
 const MEMORY_BYTES = 256 * MIB;
@@ -60,6 +60,11 @@ async function measure(
     unit: 's',
     target: atMost(2),
   });
+  const zeros = ['if=/dev/zero', `of=${path}.dd`, 'bs=1M', `count=${Math.floor((writes * BLOCK_BYTES) / MIB)}`];
+  const ddMs = await elapsedMs(() =>
+    Promise.resolve(runCommand('dd', [...zeros, 'conv=fdatasync', 'iflag=fullblock'])),
+  );
+  report.note(`dd of as many bytes with fdatasync, right after: ${(ddMs / 1000).toFixed(2)} s`);
   await store.close();
   reportMemory(report, MEMORY_BYTES, { what: '', bytes: 0 });
 }
@@ -86,6 +91,7 @@ function crashWithFullLog(path: string, name: string): void {
   const words = [...process.execArgv, run, '--prepare', name, path];
   const { signal } = spawnSync(process.execPath, words, { stdio: 'inherit' });
   if (signal !== 'SIGKILL') throw new Error('the process that fills the log did not come through');
+  runCommand('sync', [path]);
 }
 
 function placeOf(random: QuickRandom): number {

@@ -124,6 +124,12 @@ function isSound(group: Omit<LogGroup, 'epoch' | 'cpNumber'>): boolean {
   );
 }
 
+/** True if the block begins like a group header, but for one bit at most. */
+export function hasGroupMagic(block: Uint8Array): boolean {
+  const bits = viewOf(block).getUint32(0, true) ^ MAGIC;
+  return (bits & (bits - 1)) === 0;
+}
+
 /**
  * Decodes a header; if it is damaged by a single bit, mends it in `bytes` and decodes it then.
  * `decode` is decodeGroupHeader with the store's uuid.

@@ -2,10 +2,12 @@
  * Stores for tests of the offline check, made by the engine: closed ones, and ones left in the middle
  * of a job. Each is built once; tests work on copies.
  */
+import assert from 'node:assert/strict';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
 import { MemoryDevice } from '../../src/env/memory-device.js';
 import { MemoryObjectStore } from '../../src/env/memory-object-store.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
+import { systemClock } from '../../src/env/system-clock.js';
 import type { TreeRecord } from '../../src/layout/tree-record.js';
 import { checkStore } from '../../src/main/check.js';
 import { formatStore, openStore, type StoreSource } from '../../src/main/open-store.js';
@@ -139,21 +141,35 @@ export async function jobScene(kind: MediumKind, job: JobName): Promise<Specimen
   await store.clone('big@s', 'clone');
   for (let range = 1; range < 1024; range += 3) await big.write(range * MIB, content(range, 2));
   await store.consistencyPoint();
-  let done: Promise<void> | undefined;
-  if (job === 'copy split') done = (await store.split('clone', { mode: 'copy' })).done;
-  if (job === 'share split') done = (await store.split('clone', { mode: 'share' })).done;
-  if (job === 'delete' || job === 'merge') await store.delete('clone');
-  if (job === 'merge') await store.delete('big@s');
-  if (job === 'delete') {
-    await store.delete('big');
-  }
-  void done;
-  const isThere = IN_THE_MIDDLE[job];
-  for (;;) {
+  await begin(store, job);
+  for (let turn = 0; turn < 1000; turn++) {
+    // Jobs yield to the event loop: so must we, or they never get on.
+    await systemClock.yield();
     await store.consistencyPoint();
     const copy = specimen.copy();
-    if (!(await copy.surgery.trees()).some(isThere)) continue;
+    if (!(await copy.surgery.trees()).some(IN_THE_MIDDLE[job])) continue;
     await store.close();
     return copy;
+  }
+  assert.fail(`no consistency point held a part of the ${job}`);
+}
+
+async function begin(store: Store, job: JobName): Promise<void> {
+  switch (job) {
+    case 'copy split':
+      await store.split('clone', { mode: 'copy' });
+      return;
+    case 'share split':
+      await store.split('clone', { mode: 'share' });
+      return;
+    case 'delete':
+      await store.delete('clone');
+      await store.delete('big@s');
+      await store.idle();
+      await store.delete('big');
+      return;
+    case 'merge':
+      await store.delete('clone');
+      await store.delete('big@s');
   }
 }

@@ -10,8 +10,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isStoreError } from '../../src/base/store-error.js';
 import { openFileDevice } from '../../src/env/file-device.js';
 import type { LogEvent } from '../../src/env/log-sink.js';
+import { checkStore } from '../../src/main/check.js';
 import { formatStore, openStore } from '../../src/main/open-store.js';
 import type { Store, VdiskInfo } from '../../src/main/store.js';
+import type { CheckReport } from '../../src/store/check/check-report.js';
 import { type NbdServer, serveNbd } from '../../src/target/nbd/listener.js';
 
 /** As long as a whole run may take. */
@@ -108,6 +110,16 @@ export class Lab {
   async usedBytes(): Promise<number> {
     await this.store.consistencyPoint();
     return this.store.stats().usedBytes;
+  }
+
+  /** The offline check; the store must be closed. */
+  async check(): Promise<CheckReport> {
+    const device = await openFileDevice(this.storePath, { readOnly: true });
+    try {
+      return await checkStore({ kind: 'device', device });
+    } finally {
+      await device.close();
+    }
   }
 
   async close(): Promise<void> {

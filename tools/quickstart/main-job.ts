@@ -300,19 +300,19 @@ export class MainJob {
     const lab = this.#lab;
     const story = this.#story;
     story.chapter('Proof');
-    await story.task(
-      'close the store and open it again',
+    const report = await story.task(
+      'close the store, check it, open it again',
       async () => {
         await lab.close();
+        const checked = await lab.check();
         await lab.open();
+        return checked;
       },
-      () =>
-        lab.store
-          .list()
-          .map(({ name, backing }) => (backing === undefined ? name : `${name} over ${backing}`))
-          .join(', '),
+      ({ counts, faultCount }) => `${counts.blocksChecked} blocks checked, ${faultCount} faults`,
     );
-    const verdicts = [this.#isAlone()];
+    for (const { message } of report.faults.slice(0, 10)) story.say(message);
+    story.proof(report.ok, 'the store is sound: every pointer, checksum, map bit, count and owner');
+    const verdicts = [report.ok, this.#isAlone()];
     for (const name of [READ, QUIET]) {
       verdicts.push(await this.#proveHash(name, 'the golden image, bit by bit', image.sha256));
     }

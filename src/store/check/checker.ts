@@ -18,6 +18,7 @@ import { type ObjectLogCheckMedium, openObjectLogForCheck } from './object-log-c
 import { endOfTree, StoreRecords } from './record-check.js';
 import { compareRecordUsage } from './record-usage-check.js';
 import { ReferenceCount } from './reference-count.js';
+import { SplitCheck } from './split-check.js';
 import { TreeCount } from './tree-count.js';
 import { TreeWalker } from './tree-walk.js';
 
@@ -87,6 +88,9 @@ class Checker {
     await this.#log.read();
     await this.#walkFile('reference', (fbn, bytes) => this.#references.addBlock(fbn, bytes));
     await this.#walkTrees();
+    if (this.#findings.isComplete) {
+      await new SplitCheck(this.#medium, records, this.#findings).run();
+    }
     await this.#compare();
   }
 

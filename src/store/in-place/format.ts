@@ -62,6 +62,7 @@ export async function formatDevice(device: Device, request: FormatRequest): Prom
   const empty = emptyFsinfo(storeBlocks, logBlocksFor(storeBlocks, request.logBytes), request.uuid);
   // No older fsinfo may be taken for this store's, wherever a crash leaves us.
   await wipeSlots(device, storeBlocks);
+  await writeRing(device, empty);
   const medium = new InPlaceMedium(device, empty);
   const engine = new Engine(medium, {
     memoryBytes: 8 * MIB,
@@ -85,6 +86,20 @@ async function wipeSlots(device: Device, storeBlocks: number): Promise<void> {
   for (const block of [0, 1, storeBlocks - 2, storeBlocks - 1]) {
     await device.writeDurable(block * BLOCK_BYTES, [zeros]);
   }
+}
+
+/**
+ * Writes the log ring with zeros: groups of an earlier store are gone, and the ring has its blocks, so
+ * that a durable write later does not wait for the file system to find some.
+ */
+async function writeRing(device: Device, { logStart, logBlocks }: Fsinfo): Promise<void> {
+  const zeros = new Uint8Array(4 * MIB);
+  const end = logStart + logBlocks;
+  for (let block = logStart; block < end; block += zeros.length / BLOCK_BYTES) {
+    const bytes = Math.min(zeros.length, (end - block) * BLOCK_BYTES);
+    await device.write(block * BLOCK_BYTES, [zeros.subarray(0, bytes)]);
+  }
+  await device.sync();
 }
 
 function emptyFsinfo(storeBlocks: number, logBlocks: number, uuid: Uint8Array): Fsinfo {

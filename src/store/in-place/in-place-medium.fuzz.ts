@@ -290,14 +290,14 @@ describe('allocator, active map and usage file beside a set', () => {
   test('seeds, on the smallest store', async () => {
     let placed = 0;
     let refused = 0;
-    for (const seed of fuzzSeeds(6)) {
+    for (const seed of fuzzSeeds(3)) {
       const driver = new Driver(seed, 64 * MIB);
       await driver.run(60);
       placed += driver.placed;
       refused += driver.refused;
     }
-    assert.ok(placed > 50_000, `${placed} blocks placed`);
-    assert.ok(refused > 5, `${refused} times full`);
+    assert.ok(placed > 25_000, `${placed} blocks placed`);
+    assert.ok(refused > 2, `${refused} times full`);
   });
 
   test('a seed on a store with several blocks of the map', async () => {

@@ -20,8 +20,8 @@ import {
   encodeGroupHeader,
   GROUP_BLOCKS_MAX,
   groupHeaderBlocks,
+  hasGroupMagic,
   type LogGroup,
-  peekGroupHeaderBytes,
   repairGroupHeader,
 } from '../../layout/log-group.js';
 import type { LogBatch, RecoveredBatch, RecoveryPass } from '../medium.js';
@@ -181,10 +181,9 @@ export class LogRing {
     const first = (await reader.read(position, 1)).slice();
     let group = repairGroupHeader(first, decode);
     if (group === undefined) {
-      const headerBytes = peekGroupHeaderBytes(first);
-      if (headerBytes === undefined || headerBytes <= BLOCK_BYTES) return undefined;
-      const blocks = Math.ceil(headerBytes / BLOCK_BYTES);
-      if (blocks > left) return undefined;
+      if (!hasGroupMagic(first)) return undefined;
+      // A header of several blocks, or one whose length is what is damaged.
+      const blocks = Math.min(left, GROUP_BLOCKS_MAX);
       group = repairGroupHeader((await reader.read(position, blocks)).slice(), decode);
     }
     if (group === undefined || group.sequence !== sequence) return undefined;

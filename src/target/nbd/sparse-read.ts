@@ -68,7 +68,7 @@ interface SparseRun {
 }
 
 /** Extents as runs of data and of holes worth telling. */
-export function splitRuns(extents: readonly Extent[]): SparseRun[] {
+function splitRuns(extents: readonly Extent[]): SparseRun[] {
   const zeroes: SparseRun[] = [];
   for (const extent of extents) pushRun(zeroes, extent.length, extent.kind !== 'data');
   const runs: SparseRun[] = [];
