@@ -28,3 +28,21 @@ export function withoutFirst(buffers: readonly Uint8Array[], skipBytes: number):
   }
   return rest;
 }
+
+/** The same bytes in fewer buffers: those that lie one behind the other in memory become one. */
+export function joinAdjacent(buffers: readonly Uint8Array[]): readonly Uint8Array[] {
+  const runs: Uint8Array[] = [];
+  let start = 0;
+  let length = 0;
+  for (let index = 0; index < buffers.length; index++) {
+    const { buffer, byteOffset, byteLength } = buffers[index] as Uint8Array;
+    length += byteLength;
+    const next = buffers[index + 1];
+    if (next?.buffer === buffer && next.byteOffset === byteOffset + byteLength) continue;
+    const first = buffers[start] as Uint8Array;
+    runs.push(start === index ? first : new Uint8Array(buffer, first.byteOffset, length));
+    start = index + 1;
+    length = 0;
+  }
+  return runs;
+}

@@ -7,8 +7,18 @@ import { BLOCK_BYTES } from '../base/units.js';
 import { toBlockViews } from '../store/block-loader.js';
 import type { Hole, SplitParts } from './special-load.js';
 
+/** A block that was asked for: the read that brings it, and its place among the blocks of that. */
+interface BackingBlock {
+  /** Resolves with the places of the blocks that cannot be read. */
+  readonly read: Promise<ReadonlySet<number>>;
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+const NONE_BAD: Promise<ReadonlySet<number>> = Promise.resolve(new Set<number>());
+
 export class BackingReads {
-  readonly #blocks = new Map<number, Promise<Uint8Array | undefined>>();
+  readonly #blocks = new Map<number, BackingBlock>();
   blocksRead = 0;
 
   /**
@@ -28,9 +38,17 @@ export class BackingReads {
       start = end;
     }
     const loaded = new Map<number, Uint8Array>();
+    // Blocks of one run have one read: it is waited for once.
+    let waited: BackingBlock['read'] | undefined;
+    let bad: ReadonlySet<number> = new Set();
     for (const { index } of holes) {
-      const bytes = await this.#blocks.get(fbn + index);
-      if (bytes !== undefined) loaded.set(index, bytes);
+      const block = this.#blocks.get(fbn + index);
+      if (block === undefined) continue;
+      if (block.read !== waited) {
+        waited = block.read;
+        bad = await waited;
+      }
+      if (!bad.has(block.at)) loaded.set(index, block.bytes);
     }
     return loaded;
   }
@@ -43,7 +61,7 @@ export class BackingReads {
       // A copy: the buffer may be gone when it is wanted.
       const bytes = buffer >= 0 ? Uint8Array.from(pool.bytes(buffer)) : first.bytes;
       if (bytes !== undefined) {
-        this.#blocks.set(fbn + first.index, Promise.resolve(bytes));
+        this.#blocks.set(fbn + first.index, { read: NONE_BAD, at: 0, bytes });
         return;
       }
     }
@@ -51,8 +69,7 @@ export class BackingReads {
     const views = toBlockViews(Buffer.allocUnsafeSlow(run.length * BLOCK_BYTES));
     const read = readRun(parts, run, views);
     run.forEach((hole, at) => {
-      const one = read.then((bad) => (bad.has(at) ? undefined : views[at]));
-      this.#blocks.set(fbn + hole.index, one);
+      this.#blocks.set(fbn + hole.index, { read, at, bytes: views[at] as Uint8Array });
     });
   }
 }

@@ -85,7 +85,10 @@ export class SplitJobs {
     for (let tree: Tree | undefined = entry.head; tree !== undefined; tree = tree.backing) {
       const owner = this.#table.byId(tree.ownerId);
       // A deleted snapshot in between belongs to nobody; the vdisk's own past may go on below it.
-      if (owner === undefined) continue;
+      if (owner === undefined) {
+        if (tree.split !== undefined) target = tree;
+        continue;
+      }
       if ((owner.of ?? owner).record.id !== id) break;
       target = tree;
     }

@@ -45,6 +45,7 @@ class Driver {
   #owners = new Map<number, Set<number>>();
   /** Those of the generation that is being written. */
   #frozen: Map<number, Set<number>> | undefined;
+  #placed: readonly number[] = [];
 
   constructor(seed: number) {
     this.#random = seededRandom(seed);
@@ -77,6 +78,8 @@ class Driver {
   }
 
   async #reopen(): Promise<void> {
+    this.#applyFrees();
+    this.#frozen = this.#copyOwners();
     await this.#here.close();
     await this.#open();
     await this.#check();
@@ -88,6 +91,7 @@ class Driver {
     const blocks = Array.from({ length: BLOCKS }, () => new Uint8Array(BLOCK_BYTES));
     const { vbns, written } = medium.place('data', blocks, []);
     await written;
+    this.#placed = vbns;
     for (const vbn of vbns) {
       medium.adopt(vbn, 'data', generation);
       this.#owners.set(vbn, new Set([this.#draw([1, 2, 3, 4, 5, 6])]));
@@ -150,9 +154,13 @@ class Driver {
     this.#letGo.clear();
   }
 
+  #copyOwners(): Map<number, Set<number>> {
+    return new Map([...this.#owners].map(([vbn, owners]) => [vbn, new Set(owners)]));
+  }
+
   async #consistencyPoint(): Promise<void> {
     this.#applyFrees();
-    this.#frozen = new Map([...this.#owners].map(([vbn, owners]) => [vbn, new Set(owners)]));
+    this.#frozen = this.#copyOwners();
     const running = this.#here.consistencyPoint();
     if (this.#random.chance(0.5)) {
       await Promise.resolve();
@@ -170,7 +178,7 @@ class Driver {
     await loadRecords(engine, NOBODY);
     const shared = new Map<number, number>();
     let live = 0;
-    for (let vbn = 0; vbn < engine.medium.vbnEnd; vbn++) {
+    for (const vbn of this.#placed) {
       const owners = model.get(vbn) ?? new Set<number>();
       if (owners.size > 0) live++;
       const entry = await entryOf(engine, vbn);
@@ -197,7 +205,7 @@ class Driver {
   /** How many of the model's blocks the active map says are in use. */
   async #dataInUse(engine: Engine, model: ReadonlyMap<number, unknown>): Promise<number> {
     let count = 0;
-    for (const vbn of this.#everPlaced) {
+    for (const vbn of this.#placed) {
       const segment = Math.floor(vbn / 1024);
       const buffer = await engine.editor.load(engine.metafiles.map, Math.floor(segment / 32));
       const at = engine.pool.wordStart(buffer) + (segment % 32) * 32 + ((vbn % 1024) >>> 5);
@@ -207,13 +215,6 @@ class Driver {
     }
     return count;
   }
-
-  get #everPlaced(): Iterable<number> {
-    this.#placed ??= [...this.#owners.keys()];
-    return this.#placed;
-  }
-
-  #placed: number[] | undefined;
 }
 
 async function entryOf(engine: Engine, vbn: number): Promise<{ count: number; owners: number }> {
@@ -228,6 +229,6 @@ async function entryOf(engine: Engine, vbn: number): Promise<{ count: number; ow
 
 describe('reference file beside a Map', () => {
   test('seeds', async () => {
-    for (const seed of fuzzSeeds(8)) await new Driver(seed).run();
+    for (const seed of fuzzSeeds(3)) await new Driver(seed).run();
   });
 });

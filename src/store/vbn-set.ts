@@ -51,7 +51,7 @@ export class VbnSet {
     if ((word & mask) === 0) return false;
     bits[index >>> 5] = word & ~mask;
     this.#size--;
-    if (bits.every((each) => each === 0)) this.#segments.delete(segment);
+    if (bits[index >>> 5] === 0 && isEmpty(bits)) this.#segments.delete(segment);
     return true;
   }
 
@@ -92,6 +92,11 @@ export class VbnSet {
       }
     }
   }
+}
+
+function isEmpty(bits: Uint32Array): boolean {
+  for (let index = 0; index < SEGMENT_WORDS; index++) if (bits[index] !== 0) return false;
+  return true;
 }
 
 /** Bits set in a 32-bit word. */

@@ -93,9 +93,10 @@ function lookAt(
       const isBuffer = (high & FLAG_IN_MEMORY) !== 0;
       const vbn = vbnAt(walker.fieldWords, walker.fieldAt);
       if (!isBuffer && vbn === 0) continue;
-      // Filled: the bytes of the backing store. Since the beginning, they are content like any.
+      // Filled: the bytes of the backing store, so what that changed counts. Since the beginning,
+      // they are content like any.
       const isFilled = walker.filledAbove || (high & FLAG_FILLED) !== 0;
-      if (isFilled && !isWhole) return { kind: 'same', until };
+      if (isFilled && !isWhole) continue;
       return { kind: !isBuffer && vbn === ZERO_VBN ? 'zero' : 'data', until };
     }
     if (fbn < tree.capacityFbn) {
@@ -104,7 +105,8 @@ function lookAt(
       if (fbn < tree.goneBelowFbn) until = fbn + 1;
     }
     if (found !== WALK_HOLE) {
-      return { kind: walker.filledAbove && !isWhole ? 'same' : 'zero', until };
+      if (walker.filledAbove && !isWhole) continue;
+      return { kind: 'zero', until };
     }
     if (fbn * BLOCK_BYTES >= tree.readThroughLimitBytes) {
       // Beyond the limit nothing older shows: it reads as zeros since the vdisk was cut here.
@@ -113,7 +115,12 @@ function lookAt(
         until: Math.max(fbn + 1, until),
       };
     }
-    const limitFbn = Math.ceil(tree.readThroughLimitBytes / BLOCK_BYTES);
+    const limit = tree.readThroughLimitBytes;
+    if (limit < Math.min((fbn + 1) * BLOCK_BYTES, tree.sizeBytes)) {
+      // The vdisk was cut within this block: a part of it is the older one's, the rest zeros.
+      return { kind: 'data', until: fbn + 1 };
+    }
+    const limitFbn = Math.floor(limit / BLOCK_BYTES);
     until = Math.min(until, Math.max(fbn + 1, limitFbn));
   }
   return { kind: 'same', until };

@@ -81,7 +81,8 @@ async function release(merge: Merge, isStopped: Stop): Promise<void> {
   const { engine, source, above, resolver } = merge;
   // Every adoption must be durable before the log can say that the source is not read any more.
   await engine.consistencyPoint();
-  if (isStopped() || source.gone) return;
+  // A split or a reader may have come meanwhile; then the job comes back to this later.
+  if (isStopped() || source.gone || !mayMerge(source, above)) return;
   engine.assertAlive();
   engine.trees.noteDirty(above, engine.generation);
   above.readThroughLimitBytes = Math.min(above.readThroughLimitBytes, source.readThroughLimitBytes);

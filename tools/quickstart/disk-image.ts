@@ -39,8 +39,8 @@ export interface DiskImage {
 
 const DIARY = 'diary.txt';
 const FILE_BYTES_MAX = 8 * MIB;
-/** So that making the image takes seconds. */
-const FILES_MAX = 6_000;
+/** Of each source, so that it is not small files alone, and takes seconds. */
+const FILES_MAX = 2_500;
 
 export const imagePathIn = (folder: string): string => join(folder, 'golden.img');
 const descriptionPathIn = (folder: string): string => join(folder, 'golden.json');
@@ -110,13 +110,14 @@ interface Gathered {
 function gatherFiles(into: string, budgetBytes: number): Gathered {
   const gathered: Gathered = { count: 0, bytes: 0 };
   let left = budgetBytes;
+  let countMax = 0;
   const visit = (folder: string): void => {
     const target = join(into, folder);
     if (existsSync(target)) return;
     mkdirSync(target, { recursive: true });
     left -= BLOCK_BYTES;
     for (const name of namesIn(folder)) {
-      if (left <= 0 || gathered.count >= FILES_MAX) return;
+      if (left <= 0 || gathered.count >= countMax) return;
       const path = join(folder, name);
       const about = lstatSync(path, { throwIfNoEntry: false });
       if (about?.isDirectory()) visit(path);
@@ -137,6 +138,7 @@ function gatherFiles(into: string, budgetBytes: number): Gathered {
     `${project}/node_modules`,
   ];
   for (const source of [...sources, '/usr/share', '/usr/lib']) {
+    countMax = gathered.count + FILES_MAX;
     if (left > 0 && existsSync(source)) visit(source);
   }
   return gathered;

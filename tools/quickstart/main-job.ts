@@ -292,6 +292,8 @@ export class MainJob {
     );
     const after = await this.#lab.usedBytes();
     story.say(`in use: ${formatBytes(before)} before, ${formatBytes(after)} after`);
+    const shared = formatBytes(store.show(QUIET).sharedBytes);
+    story.say(`${READ} and ${QUIET} go on with ${shared} that were golden's, and now are theirs`);
   }
 
   // -- proof

@@ -2,7 +2,8 @@
  * mappedBlocks and sharedBlocks of every tree against what its pointers name.
  *
  * 1. Blocks of a dying tree that was cut out of another count for that one (countedById), if it still
- *    is there. How much a dying tree itself maps nobody asks: it is not kept up to date.
+ *    is there. How much a dying tree itself maps nobody asks: it is not kept up to date. Nor is it of
+ *    a half merged tree that nobody reads through any more: it dies next.
  * 2. While a deleted snapshot is merged, the tree above may count for both: only their sum is known.
  */
 import type { TreeRecord } from '../../layout/tree-record.js';
@@ -49,7 +50,9 @@ export class TreeCount {
       const named = tree.countedById === 0 ? this.#named.get(tree.id) : undefined;
       const { mapped, shared } = named ?? { mapped: 0, shared: 0 };
       this.#compareOne(name, 'sharedBlocks', tree.sharedBlocks, shared);
-      if (tree.state === 'dying') continue;
+      const isDying =
+        tree.state === 'dying' || (isMerging(tree) && !this.#records.over.has(tree.id));
+      if (isDying) continue;
       const top = this.#topOfMerge(tree);
       if (top === undefined) {
         this.#compareOne(name, 'mappedBlocks', tree.mappedBlocks, mapped);

@@ -36,6 +36,7 @@ import type {
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.js';
+import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
 import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
@@ -64,7 +65,7 @@ export class InPlaceMedium implements Medium {
   #writesSynced = 0;
 
   constructor(device: Device, fsinfo: Fsinfo) {
-    this.#device = device;
+    this.#device = new FailStopDevice(device);
     this.#fsinfo = fsinfo;
     this.#allocator = new SegmentAllocator(
       {
@@ -77,7 +78,7 @@ export class InPlaceMedium implements Medium {
       fsinfo,
       device.name,
     );
-    this.#ring = new LogRing(device, {
+    this.#ring = new LogRing(this.#device, {
       start: fsinfo.logStart,
       blocks: fsinfo.logBlocks,
       uuid: fsinfo.uuid,
