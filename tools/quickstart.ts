@@ -6,7 +6,7 @@
  *   npm run quickstart -- --keep               leaves store and image there
  *   npm run quickstart -- --image-mib=64       a smaller disk (default 320)
  *
- * Kill it anywhere, with any signal, and run it again: it says what it found and goes on from there.
+ * Kill it anywhere, with any signal, and run it again: it says what it found, and goes on there.
  * Exit code 0: every proof holds; 1: one does not, or something failed.
  */
 import { readdirSync, rmdirSync, rmSync } from 'node:fs';

@@ -13,7 +13,7 @@ import { runCommand, withScratch, writeFile } from '../harness/scratch.js';
 import { elapsedMs, median } from '../harness/timing.js';
 
 const MEMORY_BYTES = 64 * MIB;
-const GOLDEN_MIB = 256;
+const GOLDEN_MIB = 512;
 const ROUNDS = 3;
 
 export const split: Bench = {
@@ -22,7 +22,7 @@ export const split: Bench = {
   run: (report) =>
     withScratch(async (folder) => {
       const path = `${folder}/store`;
-      await makeStoreFile(path, 2 * GIB, { preallocate: true });
+      await makeStoreFile(path, 3 * GIB, { preallocate: true });
       writeFile(`${folder}/source`, GOLDEN_MIB * MIB, noise(MIB, 78));
       const store = await openStore(path, { memoryBytes: MEMORY_BYTES });
       const golden = await store.createVdisk('golden', GOLDEN_MIB * MIB);

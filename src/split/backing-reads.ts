@@ -68,6 +68,8 @@ export class BackingReads {
     this.blocksRead += run.length;
     const views = toBlockViews(Buffer.allocUnsafeSlow(run.length * BLOCK_BYTES));
     const read = readRun(parts, run, views);
+    // Whoever waits for it hears of a failure; it may be that nobody comes to wait.
+    read.catch(() => undefined);
     run.forEach((hole, at) => {
       this.#blocks.set(fbn + hole.index, { read, at, bytes: views[at] as Uint8Array });
     });

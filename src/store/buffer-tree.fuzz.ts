@@ -30,8 +30,7 @@ import type { Tree } from './tree.js';
 
 const OPTIONS = {
   memoryBytes: MIB,
-  // So that no consistency point comes unasked for: the model must know what each one holds.
-  dirtyBytesMax: 256 * MIB,
+  dirtyBytesMax: MIB,
   cpIntervalMs: 3_600_000,
   clock: systemClock,
   log: silentLog,
@@ -104,7 +103,8 @@ class Driver {
   readonly #place: Place;
   #engine: Engine | undefined;
   readonly #contents = new Map<number, Content>();
-  #durable = new Map<number, Content>();
+  /** What each consistency point holds: the contents when its generation was frozen. */
+  readonly #frozen = new Map<number, Map<number, Content>>();
   #value = 1;
   cuts = 0;
   consistencyPoints = 0;
@@ -135,7 +135,13 @@ class Driver {
   }
 
   async #open(): Promise<void> {
-    this.#engine = new Engine(await this.#place.open(), OPTIONS);
+    const medium = await this.#place.open();
+    const freezeLog = medium.freezeLog.bind(medium);
+    medium.freezeLog = (cpNumber) => {
+      this.#frozen.set(cpNumber, this.#copyContents());
+      freezeLog(cpNumber);
+    };
+    this.#engine = new Engine(medium, OPTIONS);
     await loadRecords(this.#here, NOBODY);
   }
 
@@ -215,9 +221,7 @@ class Driver {
   }
 
   async #consistencyPoint(): Promise<void> {
-    const copy = this.#copyContents();
     await this.#here.consistencyPoint();
-    this.#durable = copy;
     this.consistencyPoints++;
   }
 
@@ -241,7 +245,8 @@ class Driver {
     this.#place.cut();
     await this.#open();
     this.#contents.clear();
-    for (const [id, content] of this.#durable) this.#contents.set(id, new Map(content));
+    const durable = this.#frozen.get(this.#here.medium.fsinfo.cpNumber) ?? [];
+    for (const [id, content] of durable) this.#contents.set(id, new Map(content));
     await this.#checkAll();
     if (this.#contents.size === 0) {
       const tree = this.#here.addTree(MIB);

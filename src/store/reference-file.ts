@@ -20,6 +20,9 @@ import type { Generation, Share } from './generation.js';
 import type { Tree } from './tree.js';
 import { VbnSet } from './vbn-set.js';
 
+/** Shares between two yields: about a millisecond. */
+const SHARES_OF_SLICE = 4096;
+
 /** Brings the file up to date; returns the data blocks that have no owner left. */
 export async function applyReferences(context: CpContext, generation: Generation): Promise<VbnSet> {
   const file = context.metafiles.reference;
@@ -30,7 +33,9 @@ export async function applyReferences(context: CpContext, generation: Generation
   const shareUpTo = async (end: number): Promise<void> => {
     for (; shared < end; shared++) {
       const { vbn, ownerId, withId } = shares[shared] as Share;
-      await writer.share(vbn, ownerId, withId);
+      const wait = writer.share(vbn, ownerId, withId);
+      if (wait !== undefined) await wait;
+      if (shared % SHARES_OF_SLICE === 0) await context.clock.yield();
     }
   };
   for (const { vbn, fromId, toId, sharesBefore } of moves) {
@@ -44,6 +49,7 @@ export async function applyReferences(context: CpContext, generation: Generation
       if (await writer.letGo(vbn, treeId)) freed.add(vbn);
     }
   }
+  writer.applyCounts();
   return freed;
 }
 
@@ -61,6 +67,10 @@ class ReferenceWriter {
   readonly #context: CpContext;
   readonly #generation: Generation;
   readonly #file: Tree;
+  /** Blocks of the file that are dirty in this generation, by FBN: there they stay until it is placed. */
+  readonly #edited = new Map<number, number>();
+  /** Changes of the trees' counters so far. */
+  readonly #changes = new Map<number, number>();
 
   constructor(context: CpContext, generation: Generation) {
     this.#context = context;
@@ -68,8 +78,15 @@ class ReferenceWriter {
     this.#file = context.metafiles.reference;
   }
 
-  async share(vbn: number, ownerId: number, withId: number): Promise<void> {
-    const { words, at } = await this.#edit(vbn);
+  /** A promise only for the first share in a block of the file. */
+  share(vbn: number, ownerId: number, withId: number): void | Promise<void> {
+    const buffer = this.#edited.get(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
+    if (buffer !== undefined) this.#shareAt(buffer, vbn, ownerId, withId);
+    else return this.#edit(vbn).then((edited) => this.#shareAt(edited, vbn, ownerId, withId));
+  }
+
+  #shareAt(buffer: number, vbn: number, ownerId: number, withId: number): void {
+    const { words, at } = this.#entry(buffer, vbn);
     if (words[at] === 0) {
       words[at] = 1;
       toggleOwner(words, at, ownerId);
@@ -82,7 +99,7 @@ class ReferenceWriter {
 
   async move(vbn: number, fromId: number, toId: number): Promise<void> {
     if ((await this.#peek(vbn)) === 0) return;
-    const { words, at } = await this.#edit(vbn);
+    const { words, at } = this.#entry(await this.#edit(vbn), vbn);
     toggleOwner(words, at, fromId);
     toggleOwner(words, at, toId);
     this.#count(fromId, -1);
@@ -92,7 +109,7 @@ class ReferenceWriter {
   /** True if that was the last owner. */
   async letGo(vbn: number, treeId: number): Promise<boolean> {
     if ((await this.#peek(vbn)) === 0) return true;
-    const { words, at } = await this.#edit(vbn);
+    const { words, at } = this.#entry(await this.#edit(vbn), vbn);
     invariant((words[at] as number) >= 2, `block ${vbn} has at least two owners`);
     words[at] = (words[at] as number) - 1;
     toggleOwner(words, at, treeId);
@@ -114,11 +131,18 @@ class ReferenceWriter {
     return editor.pool.wordsOf(buffer)[this.#at(buffer, vbn)] as number;
   }
 
-  async #edit(vbn: number): Promise<{ words: Uint32Array; at: number }> {
-    const { editor } = this.#context;
+  /** Makes the block of the file that holds the entry dirty. */
+  async #edit(vbn: number): Promise<number> {
     const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
-    const buffer = await editor.edit(this.#file, fbn, this.#generation);
-    return { words: editor.pool.wordsOf(buffer), at: this.#at(buffer, vbn) };
+    const known = this.#edited.get(fbn);
+    if (known !== undefined) return known;
+    const buffer = await this.#context.editor.edit(this.#file, fbn, this.#generation);
+    this.#edited.set(fbn, buffer);
+    return buffer;
+  }
+
+  #entry(buffer: number, vbn: number): { words: Uint32Array; at: number } {
+    return { words: this.#context.editor.pool.wordsOf(buffer), at: this.#at(buffer, vbn) };
   }
 
   #at(buffer: number, vbn: number): number {
@@ -128,10 +152,19 @@ class ReferenceWriter {
     );
   }
 
-  /** The counter of a tree changes, live and in what this consistency point writes. */
   #count(treeId: number, change: 1 | -1): void {
-    const tree = this.#context.table.get(treeId);
-    if (tree === undefined) return;
+    this.#changes.set(treeId, (this.#changes.get(treeId) ?? 0) + change);
+  }
+
+  /** The counters of the trees change, live and in what this consistency point writes. */
+  applyCounts(): void {
+    for (const [treeId, change] of this.#changes) {
+      const tree = this.#context.table.get(treeId);
+      if (tree !== undefined && change !== 0) this.#countTree(tree, change);
+    }
+  }
+
+  #countTree(tree: Tree, change: number): void {
     if (tree.frozen === undefined) {
       // Not in this consistency point yet: its record must be, as it was at the freeze.
       const record = tree.dirty && tree.baseline !== undefined ? tree.baseline : tree.toRecord();
@@ -139,10 +172,8 @@ class ReferenceWriter {
       this.#generation.trees.add(tree);
     }
     tree.sharedBlocks += change;
-    const frozen = tree.frozen;
-    tree.frozen = {
-      record: { ...frozen.record, sharedBlocks: frozen.record.sharedBlocks + change },
-      root: frozen.root,
-    };
+    const { record, root } = tree.frozen;
+    const sharedBlocks = record.sharedBlocks + change;
+    tree.frozen = { record: { ...record, sharedBlocks }, root };
   }
 }

@@ -208,7 +208,7 @@ describe('trim and write zeroes', () => {
 });
 
 describe('heights', () => {
-  const sizes = [512, MIB, MIB + 512, 256 * MIB, 256 * MIB + 512, 64 * GIB, 64 * GIB + 512];
+  const sizes = [1024, MIB, MIB + 512, 256 * MIB, 256 * MIB + 512, 64 * GIB, 64 * GIB + 512];
   onEachMedium('1 to 5: first and last bytes, and around each border', async (t) => {
     for (const [number, size] of [...sizes, 16 * TIB, 16 * TIB + 512, PIB].entries()) {
       const name = `d${number}`;

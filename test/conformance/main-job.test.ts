@@ -20,7 +20,7 @@ interface Ended {
   readonly output: string;
 }
 
-/** Runs the quickstart; kills it with SIGKILL as soon as it says `killAt`, or the file is written. */
+/** Runs the quickstart; kills it with SIGKILL as soon as it says this, or writes the file. */
 function quickstart(killAt: { line?: RegExp; file?: string } = {}): Promise<Ended> {
   const args = ['tools/quickstart.ts', `--dir=${folder}`, '--image-mib=64'];
   const story = spawn(process.execPath, ['--import', 'tsx', ...args], {

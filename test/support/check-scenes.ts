@@ -79,7 +79,8 @@ function content(seed: number, blocks: number): Buffer {
 
 /**
  * Closed in order. golden with snapshots v1 and v2; clone `alone` split by copy; `shared` split by
- * sharing, then overwritten in part; `plain` and, over it, `deep`, which read through.
+ * sharing, then overwritten in part; `plain` and, over it, `deep`, which read through; `bare`, all
+ * holes.
  */
 export async function closedScene(kind: MediumKind): Promise<Specimen> {
   const [specimen, store] = await newStore(kind, 64 * MIB);
@@ -87,7 +88,7 @@ export async function closedScene(kind: MediumKind): Promise<Specimen> {
   await golden.write(0, content(1, 400));
   await golden.write(600 * BLOCK_BYTES, content(2, 100));
   await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
-  for (const name of ['alone', 'shared', 'plain']) await store.clone('golden@v1', name);
+  for (const name of ['alone', 'shared', 'plain', 'bare']) await store.clone('golden@v1', name);
   await golden.write(10 * BLOCK_BYTES, content(3, 20));
   await store.snapshot([{ vdisk: 'golden', snapshot: 'v2' }]);
   await (await store.split('alone', { mode: 'copy' })).done;
@@ -100,6 +101,8 @@ export async function closedScene(kind: MediumKind): Promise<Specimen> {
   const deep = await store.clone('plain@s', 'deep');
   await deep.trim(100 * BLOCK_BYTES, 5 * BLOCK_BYTES);
   await store.resize('deep', 3 * MIB + 512);
+  await golden.write(12 * BLOCK_BYTES, content(9, 2));
+  await store.vdisk('plain').write(6 * BLOCK_BYTES, content(10, 3));
   await store.idle();
   await store.close();
   return specimen;

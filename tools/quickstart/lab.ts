@@ -1,8 +1,8 @@
 /**
  * The store of the story and its NBD server, in this process: what a kill ends, both at once.
  *
- * 1. The store is open, and so locked, before any other file of the folder is touched: of two runs in
- *    one folder, the second waits.
+ * 1. The store is open, and so locked, before any other file of the folder is touched: of two runs
+ *    in one folder, the second waits.
  */
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -47,8 +47,8 @@ export class Lab {
   }
 
   /**
-   * Opens the store that is there, or makes a new one. Another run that has it (one whose terminal was
-   * killed, say, and not itself) is waited for.
+   * Opens the store that is there, or makes a new one. Another run that has it (one whose terminal
+   * was killed, say, and not itself) is waited for.
    */
   async open(onWait?: () => void): Promise<'new' | 'found' | 'unfinished'> {
     for (const end = performance.now() + WAIT_MS; ; ) {

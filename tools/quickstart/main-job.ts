@@ -4,7 +4,7 @@
  *
  * 1. Every step looks at the store for what is there, does what is missing and says so: a run that
  *    was killed anywhere is taken up by the next one.
- * 2. A golden disk without its snapshot is an import that was killed: it is deleted, and made again.
+ * 2. A golden disk without its snapshot is an import that was killed: it goes, and is made again.
  * 3. A number in the ledger says how many of the client's writes were flushed. It is written after
  *    the flush was answered, so each of these must be there after a kill.
  */
@@ -164,7 +164,7 @@ export class MainJob {
     const cost = Math.max(0, (await this.#lab.usedBytes()) - before);
     const disks = missing.length === 1 ? 'disk' : 'disks';
     story.say(
-      `the store has grown by ${formatBytes(cost)} for ${missing.length} ${disks}: they are all holes`,
+      `the store has grown by ${formatBytes(cost)} for ${missing.length} ${disks}: all holes`,
     );
     try {
       await store.delete(SNAPSHOT);
@@ -223,8 +223,8 @@ export class MainJob {
         `share split of ${name}${name === READ ? ', nbdcopy reads it' : ''}`,
         (progress) => this.#split(name, 'share', progress, name === READ ? reader : undefined),
         (splitMs) => {
-          const { sharedBytes } = store.show(name);
-          return `split in ${formatMs(splitMs)}; ${formatBytes(sharedBytes)} shared, nothing copied`;
+          const shared = formatBytes(store.show(name).sharedBytes);
+          return `split in ${formatMs(splitMs)}; ${shared} shared, nothing copied`;
         },
       );
     }

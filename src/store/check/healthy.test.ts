@@ -25,7 +25,7 @@ for (const medium of MEDIA) {
     const closed = await closedScene(medium);
     const report = await closed.check();
     assertSound(report);
-    assert.deepEqual([report.counts.vdisks, report.counts.snapshots], [5, 3]);
+    assert.deepEqual([report.counts.vdisks, report.counts.snapshots], [6, 3]);
     assert.ok(report.counts.sharedBlocks > 300, 'the share split left shared blocks');
     const store = await closed.open();
     assertSound(await closed.copy().check());

@@ -83,7 +83,11 @@ export async function formatDevice(device: Device, request: FormatRequest): Prom
 
 async function wipeSlots(device: Device, storeBlocks: number): Promise<void> {
   const zeros = new Uint8Array(BLOCK_BYTES);
-  for (const block of [0, 1, storeBlocks - 2, storeBlocks - 1]) {
+  // With both front slots gone the twins are looked for where the device ends: no older store's may
+  // stand there.
+  const most = storeBlocksFor(device.sizeBytes);
+  const blocks = new Set([0, 1, storeBlocks - 2, storeBlocks - 1, most - 2, most - 1]);
+  for (const block of blocks) {
     await device.writeDurable(block * BLOCK_BYTES, [zeros]);
   }
 }
