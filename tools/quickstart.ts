@@ -51,7 +51,7 @@ async function main(): Promise<boolean> {
 
 function removeFiles(folder: string): void {
   for (const name of readdirSync(folder)) {
-    if (!/^(golden\.(img|json)|disks\.keiki|flushed\.txt)$/.test(name)) continue;
+    if (!/^(golden\.(img|json)|web\.img|disks\.keiki|flushed\.txt)$/.test(name)) continue;
     rmSync(join(folder, name));
   }
 }

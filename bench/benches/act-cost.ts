@@ -38,7 +38,10 @@ export const actCost: Bench = {
     const small = await prepare(new MemoryDevice({ sizeBytes: 256 * MIB }), MIB, data);
     await measure(report, '1 MiB vdisk', small);
     await small.store.close();
-    const device = new MetadataDevice(Math.ceil(LARGE_GIB * 1.25) * GIB, data.subarray(0, BLOCK_BYTES));
+    const device = new MetadataDevice(
+      Math.ceil(LARGE_GIB * 1.25) * GIB,
+      data.subarray(0, BLOCK_BYTES),
+    );
     const large = await prepare(device, LARGE_GIB * GIB, data);
     const mapped = large.store.show('golden').mappedBytes / GIB;
     await measure(report, `vdisk with ${mapped} GiB mapped`, large);

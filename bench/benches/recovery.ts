@@ -36,12 +36,7 @@ function recoveryOf(name: string, group: number): Bench {
   };
 }
 
-async function measure(
-  report: Report,
-  path: string,
-  name: string,
-  writes: number,
-): Promise<void> {
+async function measure(report: Report, path: string, name: string, writes: number): Promise<void> {
   await makeStoreFile(path, STORE_BYTES, { preallocate: false });
   crashWithFullLog(path, name);
   const last = lastPlace(writes);
@@ -60,7 +55,12 @@ async function measure(
     unit: 's',
     target: atMost(2),
   });
-  const zeros = ['if=/dev/zero', `of=${path}.dd`, 'bs=1M', `count=${Math.floor((writes * BLOCK_BYTES) / MIB)}`];
+  const zeros = [
+    'if=/dev/zero',
+    `of=${path}.dd`,
+    'bs=1M',
+    `count=${Math.floor((writes * BLOCK_BYTES) / MIB)}`,
+  ];
   const ddMs = await elapsedMs(() =>
     Promise.resolve(runCommand('dd', [...zeros, 'conv=fdatasync', 'iflag=fullblock'])),
   );

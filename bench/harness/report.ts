@@ -45,8 +45,7 @@ export class Report {
       line += ` (${peer.what}: ${toText(peer.value)} ${unit}; ratio ${judged.toFixed(3)})`;
     }
     if (target !== undefined) {
-      const isMet =
-        target.kind === 'at most' ? judged <= target.value : judged >= target.value;
+      const isMet = target.kind === 'at most' ? judged <= target.value : judged >= target.value;
       if (!isMet) this.misses++;
       line += `  [${target.kind} ${toText(target.value)}: ${isMet ? 'met' : 'MISSED'}]`;
     }

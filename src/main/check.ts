@@ -4,9 +4,10 @@ import { type CheckOptions, checkDevice, checkObjectLog } from '../store/check/c
 import type { StoreSource } from './open-store.js';
 
 /**
- * Checks everything that the last consistency point of the store reaches: pointers, checksums, records,
- * maps, counts and owners; and that the log behind it can be replayed. Nothing is changed, unless
- * `repair` is asked for: then damaged copies of metadata are written again from the sound ones.
+ * Checks everything that the last consistency point of the store reaches: pointers, checksums,
+ * records, maps, counts and owners; and that the log behind it can be replayed. Nothing is changed,
+ * unless `repair` is asked for: then damaged copies of metadata are written again from the sound
+ * ones.
  *
  * Nobody may have the store open. The source stays open. What it costs: see store/check/checker.ts.
  *

@@ -1,4 +1,4 @@
-/** mappedBytes stays right while a deleted snapshot is merged into a vdisk that goes on changing. */
+/** mappedBytes stays right while a deleted snapshot is merged into a vdisk that still changes. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
@@ -49,7 +49,7 @@ test('a TRIM of blocks that a merge has just adopted takes them off the count', 
   await store.close();
 });
 
-test('a vdisk that is deleted in mid-merge is freed, and so is what was left to merge', async () => {
+test('a vdisk deleted in mid-merge is freed, and so is what was left to merge', async () => {
   const device = new MemoryDevice({ sizeBytes: 64 * MIB });
   const store = await mergingStore(device);
   const before = store.stats().usedBytes;

@@ -6,6 +6,7 @@ import {
   diffText,
   makeClones,
   overwriteFree,
+  sparsePattern,
   split,
 } from '../../test/support/clones.js';
 import {
@@ -253,7 +254,7 @@ inEachWay(
   '7. snapshots of the clone, before and during the split, keep their bytes',
   async (test, mode) => {
     const { store } = test;
-    const content = pattern(8 * MIB, 7);
+    const content = sparsePattern(7);
     await makeClones(store, content, 'clone');
     const clone = store.vdisk('clone');
     const write = async (block: number, seed: number): Promise<void> => {
@@ -289,7 +290,7 @@ inEachWay(
 
 inEachWay('8. a fill is not a change: a diff across a split is empty', async (test, mode) => {
   const { store } = test;
-  const content = pattern(6 * MIB, 8);
+  const content = sparsePattern(8);
   content.fill(0, 0, 4 * BLOCK_BYTES);
   await makeClones(store, content, 'clone');
   const clone = store.vdisk('clone');

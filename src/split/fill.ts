@@ -254,7 +254,7 @@ function putNow(
     if (kind === 'zero') continue;
     clone.mappedBlocks++;
     if (kind === 'placed') medium.adopt(vbn, 'data', generation);
-    else generation.share({ vbn, ownerId: owners.get(index) ?? 0, withId: clone.ownerOfBlocks });
+    else generation.share(vbn, owners.get(index) ?? 0, clone.ownerOfBlocks);
   }
   engine.changed();
   return filled;

@@ -8,9 +8,10 @@ import type { VdiskRecord } from '../layout/vdisk-record.js';
 import type { Tree } from './tree.js';
 import { VbnSet } from './vbn-set.js';
 
-/** A block that one more tree names. */
+/** Blocks, one behind the other, that one more tree names. */
 export interface Share {
   readonly vbn: number;
+  blocks: number;
   /** Tree whose block it was; counted in only if the block has no entry yet. */
   readonly ownerId: number;
   readonly withId: number;
@@ -55,9 +56,17 @@ export class Generation {
   }
 
   /** The tree names a block of another one from now on. */
-  share(share: Share): void {
-    this.shares.push(share);
-    this.referenceFbns.add(Math.floor(share.vbn / REFERENCE_ENTRIES_PER_BLOCK));
+  share(vbn: number, ownerId: number, withId: number): void {
+    const last = this.shares.at(-1);
+    const isNext = last?.ownerId === ownerId && last.withId === withId;
+    // A run does not go on behind a move: the order of the two counts.
+    const isBehindMove = this.moves.at(-1)?.sharesBefore === this.shares.length;
+    if (last !== undefined && isNext && last.vbn + last.blocks === vbn && !isBehindMove) {
+      last.blocks++;
+    } else {
+      this.shares.push({ vbn, blocks: 1, ownerId, withId });
+    }
+    this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
   }
 
   /** The block is named by another tree instead, with all owners that it has. */

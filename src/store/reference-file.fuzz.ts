@@ -122,7 +122,7 @@ class Driver {
       case 0:
       case 1:
         if (other === undefined) return;
-        generation.share({ vbn, ownerId: owner, withId: other });
+        generation.share(vbn, owner, other);
         owners.add(other);
         return;
       case 2:

@@ -30,12 +30,15 @@ export async function applyReferences(context: CpContext, generation: Generation
   const writer = new ReferenceWriter(context, generation);
   const { shares, moves } = generation;
   let shared = 0;
+  let done = 0;
   const shareUpTo = async (end: number): Promise<void> => {
     for (; shared < end; shared++) {
-      const { vbn, ownerId, withId } = shares[shared] as Share;
-      const wait = writer.share(vbn, ownerId, withId);
-      if (wait !== undefined) await wait;
-      if (shared % SHARES_OF_SLICE === 0) await context.clock.yield();
+      const { vbn, blocks, ownerId, withId } = shares[shared] as Share;
+      for (let block = 0; block < blocks; block++) {
+        const wait = writer.share(vbn + block, ownerId, withId);
+        if (wait !== undefined) await wait;
+        if (++done % SHARES_OF_SLICE === 0) await context.clock.yield();
+      }
     }
   };
   for (const { vbn, fromId, toId, sharesBefore } of moves) {

@@ -4,8 +4,8 @@
  */
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
-import { FLAG_FILLED, FLAG_IN_MEMORY, vbnAt, ZERO_VBN } from '../layout/pointer.js';
-import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
+import { FLAG_FILLED, FLAG_IN_MEMORY, HOLE_VBN, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 
@@ -92,19 +92,19 @@ function lookAt(
       const high = walker.fieldWords[walker.fieldAt + 1] as number;
       const isBuffer = (high & FLAG_IN_MEMORY) !== 0;
       const vbn = vbnAt(walker.fieldWords, walker.fieldAt);
-      if (!isBuffer && vbn === 0) continue;
+      const isHole = !isBuffer && vbn === HOLE_VBN;
       // Filled: the bytes of the backing store, so what that changed counts. Since the beginning,
       // they are content like any.
-      const isFilled = walker.filledAbove || (high & FLAG_FILLED) !== 0;
+      const isFilled = !isHole && (walker.filledAbove || (high & FLAG_FILLED) !== 0);
       if (isFilled && !isWhole) continue;
-      return { kind: !isBuffer && vbn === ZERO_VBN ? 'zero' : 'data', until };
+      if (!isHole) return { kind: !isBuffer && vbn === ZERO_VBN ? 'zero' : 'data', until };
     }
-    if (fbn < tree.capacityFbn) {
+    if (found !== WALK_FIELD && fbn < tree.capacityFbn) {
       const span = 256 ** walker.level;
       until = Math.min(until, (Math.floor(fbn / span) + 1) * span);
       if (fbn < tree.goneBelowFbn) until = fbn + 1;
     }
-    if (found !== WALK_HOLE) {
+    if (found === WALK_ZERO) {
       if (walker.filledAbove && !isWhole) continue;
       return { kind: 'zero', until };
     }

@@ -32,16 +32,6 @@ async function write(
   model.set(bytes, offset);
 }
 
-async function zero(
-  target: BlockTarget,
-  model: Uint8Array,
-  offset: number,
-  length: number,
-): Promise<void> {
-  await target.trim(offset, length);
-  model.fill(0, offset, offset + length);
-}
-
 describe('read and write', () => {
   onEachMedium('every alignment around borders of blocks and level-1 ranges', async ({ store }) => {
     const size = 2 * MIB + 512;

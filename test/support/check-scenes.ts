@@ -1,6 +1,6 @@
 /**
- * Stores for tests of the offline check, made by the engine: closed ones, and ones left in the middle
- * of a job. Each is built once; tests work on copies.
+ * Stores for tests of the offline check, made by the engine: closed ones, and ones left in the
+ * middle of a job. Each is built once; tests work on copies.
  */
 import assert from 'node:assert/strict';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';

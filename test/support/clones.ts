@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
 import type { SplitMode } from '../../src/layout/tree-record.js';
-import { ofKind, type TestStore } from './stores.js';
+import { ofKind, pattern, type TestStore } from './stores.js';
 
 type Store = TestStore['store'];
 
@@ -13,10 +13,21 @@ export async function makeClones(
   ...clones: string[]
 ): Promise<void> {
   const golden = await store.createVdisk('golden', content.length);
-  await golden.write(0, content);
+  for (let at = 0; at < content.length; at += MIB) {
+    const part = content.subarray(at, at + MIB);
+    if (part.some((byte) => byte !== 0)) await golden.write(at, part);
+  }
   await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
   for (const name of clones) await store.clone('golden@v1', name);
   await store.consistencyPoint();
+}
+
+/** Two stretches of data with so much between them that a split needs several steps. */
+export function sparsePattern(seed: number): Uint8Array {
+  const content = new Uint8Array(36 * MIB);
+  content.set(pattern(4 * MIB, seed));
+  content.set(pattern(2 * MIB, seed + 1), 34 * MIB);
+  return content;
 }
 
 export async function split(store: Store, name: string, mode: SplitMode): Promise<void> {

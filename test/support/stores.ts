@@ -33,20 +33,26 @@ export interface TestStoreOptions extends OpenOptions {
 
 function toOpenOptions(options: TestStoreOptions, clock: Clock): OpenOptions {
   // Consistency points come when they are asked for, or when something needs one.
-  return { cpIntervalMs: HOUR_MS, memoryBytes: 8 * MIB, clock, random: seededRandom(7), ...options };
+  return {
+    cpIntervalMs: HOUR_MS,
+    memoryBytes: 8 * MIB,
+    clock,
+    random: seededRandom(7),
+    ...options,
+  };
 }
 
 /** A store in memory. */
-export class TestStore {
+export class TestStore<C extends Clock = VirtualClock> {
   readonly medium: MediumKind;
-  readonly clock: VirtualClock;
+  readonly clock: C;
   store: Store;
   source: StoreSource;
   readonly #options: TestStoreOptions;
 
   constructor(
     medium: MediumKind,
-    clock: VirtualClock,
+    clock: C,
     opened: { readonly store: Store; readonly source: StoreSource },
     options: TestStoreOptions,
   ) {
@@ -68,10 +74,15 @@ export class TestStore {
   }
 
   /** Another store, opened from what a crash now would leave. */
-  async crashed(): Promise<TestStore> {
+  async crashed(): Promise<TestStore<C>> {
     const source = duplicate(this.source);
     const store = await openStore(source, toOpenOptions(this.#options, this.clock));
     return new TestStore(this.medium, this.clock, { store, source }, this.#options);
+  }
+
+  /** What the last consistency point left on the medium has no fault. */
+  async check(when: string): Promise<void> {
+    await isSound(this.source, when);
   }
 
   /** Bytes that were read from the medium since it was opened. */
@@ -149,6 +160,19 @@ export async function isSound(source: StoreSource, when: string): Promise<void> 
   assert.equal(faults.length, 0, `${when}: ${texts.join('; ')}`);
 }
 
+/** A fresh store in memory. */
+export async function openTestStore<C extends Clock>(
+  medium: MediumKind,
+  clock: C,
+  options: TestStoreOptions = {},
+): Promise<TestStore<C>> {
+  const sizeBytes = options.sizeBytes ?? 64 * MIB;
+  const source = newSource(medium, sizeBytes);
+  await formatStore(source, { sizeBytes, random: seededRandom(1), clock });
+  const store = await openStore(source, toOpenOptions(options, clock));
+  return new TestStore(medium, clock, { store, source }, options);
+}
+
 /** Runs the body with a fresh store in memory, closes and checks it. Time is virtual. */
 export async function withStore(
   medium: MediumKind,
@@ -158,14 +182,10 @@ export async function withStore(
   const clock = new VirtualClock();
   await clock.run(
     (async () => {
-      const sizeBytes = options.sizeBytes ?? 64 * MIB;
-      const source = newSource(medium, sizeBytes);
-      await formatStore(source, { sizeBytes, random: seededRandom(1), clock });
-      const store = await openStore(source, toOpenOptions(options, clock));
-      const test = new TestStore(medium, clock, { store, source }, options);
+      const test = await openTestStore(medium, clock, options);
       await body(test);
       await test.store.close();
-      await isSound(test.source, 'at the end');
+      await test.check('at the end');
     })(),
   );
 }

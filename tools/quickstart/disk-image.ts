@@ -3,7 +3,7 @@
  *
  * 1. An image that has its description beside it is whole: the description is written last, under
  *    another name first.
- * 2. One file of it, the diary, is the client's to overwrite: the places of its blocks, which
+ * 2. Two files of it, the diary, are the client's to overwrite: the places of their blocks, which
  *    debugfs tells, are in the description.
  */
 import { createHash } from 'node:crypto';
@@ -37,7 +37,8 @@ export interface DiskImage {
   readonly diary: readonly Stretch[];
 }
 
-const DIARY = 'diary.txt';
+/** In the order of their names: the first file of the disk, and the last. */
+const DIARIES = ['1-diary.txt', 'zz-diary.txt'] as const;
 const FILE_BYTES_MAX = 8 * MIB;
 /** Of each source, so that it is not small files alone, and takes seconds. */
 const FILES_MAX = 2_500;
@@ -61,7 +62,7 @@ export async function makeDiskImage(
   const image = join(folder, `golden-${process.pid}.part`);
   removeLeftovers(folder);
   mkdirSync(files);
-  writeDiary(join(files, DIARY), sizeBytes / 8);
+  for (const name of DIARIES) writeDiary(join(files, name), sizeBytes / 8 / DIARIES.length);
   const gathered = gatherFiles(files, 0.7 * sizeBytes - sizeBytes / 8);
   progress(`${gathered.count} files; mke2fs -d`);
   await runToSuccess('mke2fs', [
@@ -161,18 +162,21 @@ function copyIfReadable(from: string, to: string): boolean {
   }
 }
 
-/** Where the diary's blocks are on the disk, as debugfs lists its extents. */
+/** Where the diary's blocks are on the disk, as debugfs lists the extents of its files. */
 async function findDiary(image: string): Promise<Stretch[]> {
-  const text = await runToSuccess('debugfs', ['-R', `dump_extents -l /${DIARY}`, image]);
-  const row = /^\s*\d+\/\s*\d+\s+\d+\/\s*\d+\s+\d+\s+-\s+\d+\s+(\d+)\s+-\s+\d+\s+(\d+)/gm;
-  const stretches = [...text.matchAll(row)].map(([, block, blocks]) => {
-    return { offset: Number(block) * BLOCK_BYTES, length: Number(blocks) * BLOCK_BYTES };
-  });
-  if (stretches.length === 0) throw new Error(`debugfs does not tell where ${DIARY} is:\n${text}`);
+  const stretches: Stretch[] = [];
+  for (const name of DIARIES) {
+    const text = await runToSuccess('debugfs', ['-R', `dump_extents -l /${name}`, image]);
+    const row = /^\s*\d+\/\s*\d+\s+\d+\/\s*\d+\s+\d+\s+-\s+\d+\s+(\d+)\s+-\s+\d+\s+(\d+)/gm;
+    for (const [, block, blocks] of text.matchAll(row)) {
+      stretches.push({ offset: Number(block) * BLOCK_BYTES, length: Number(blocks) * BLOCK_BYTES });
+    }
+    if (stretches.length === 0) throw new Error(`debugfs does not tell where ${name} is:\n${text}`);
+  }
   return stretches;
 }
 
-export async function hashFile(path: string): Promise<string> {
+async function hashFile(path: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path, { highWaterMark: MIB })) {
     hash.update(chunk as Buffer);

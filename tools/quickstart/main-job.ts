@@ -14,12 +14,13 @@ import { isStoreError } from '../../src/base/store-error.js';
 import { BLOCK_BYTES, formatBytes } from '../../src/base/units.js';
 import { type DiskImage, findDiskImage, imagePathIn, makeDiskImage } from './disk-image.js';
 import type { Lab } from './lab.js';
-import { hashExport, qemuIo, runProgram, runToSuccess } from './programs.js';
+import { hashExport, QemuIo, runToSuccess } from './programs.js';
+import { Proof } from './proof.js';
 import { formatMs, formatPercent, formatRate, type Story } from './story.js';
-import { hashAfter, type PlannedWrite, planWrites } from './write-plan.js';
+import { type PlannedWrite, planWrites } from './write-plan.js';
 
 /** The client writes to the first; the others stay as they are. */
-export const CLONES = ['web', 'mail', 'build'] as const;
+const CLONES = ['web', 'mail', 'build'] as const;
 const [WRITTEN, READ, QUIET] = CLONES;
 const GOLDEN = 'golden';
 const SNAPSHOT = 'golden@v1';
@@ -184,30 +185,37 @@ export class MainJob {
     story.chapter('Split, while clients go on');
     const flushed = this.#flushedWrites();
     if (flushed > 0) await this.#checkFlushed(writes.slice(0, flushed));
+    const qemuIo = new QemuIo(this.#lab.uri(WRITTEN));
     let during = 0;
-    const client = async (): Promise<void> => {
-      for (let at = flushed; at < writes.length; at += BATCH) {
+    const write = async (from: number, to: number): Promise<void> => {
+      for (let at = from; at < to; at += BATCH) {
         const batch = writes.slice(at, at + BATCH);
-        await qemuIo(this.#lab.uri(WRITTEN), [...batch.map(toCommand), 'flush']);
+        await qemuIo.tell([...batch.map(toCommand), 'flush']);
         appendFileSync(this.#ledger, `${at + batch.length}\n`);
         if (store.show(WRITTEN).split !== undefined) during += batch.length;
       }
     };
+    const rest = Math.max(flushed, BATCH);
     const told = (): string => `${writes.length - flushed} writes, ${during} answered in mid-split`;
+    const before = store.stats().splitBlocksFilled;
+    // The first are there before the split: it must not touch them.
+    await write(flushed, Math.min(rest, writes.length));
     if (store.show(WRITTEN).backing === undefined) {
       story.say(`${WRITTEN} stands alone already`);
-      if (flushed < writes.length) await story.task(`qemu-io writes to ${WRITTEN}`, client, told);
-      return;
+      if (rest < writes.length) {
+        await story.task(`qemu-io writes to ${WRITTEN}`, () => write(rest, writes.length), told);
+      }
+    } else {
+      await story.task(
+        `copy split of ${WRITTEN}, qemu-io writes to it`,
+        (progress) => this.#split(WRITTEN, 'copy', progress, () => write(rest, writes.length)),
+        (splitMs) => {
+          const bytes = (store.stats().splitBlocksFilled - before) * BLOCK_BYTES;
+          return `${formatRate(bytes, splitMs / 1000)}, split in ${formatMs(splitMs)}; ${told()}`;
+        },
+      );
     }
-    const before = store.stats().splitBlocksFilled;
-    await story.task(
-      `copy split of ${WRITTEN}, qemu-io writes to it`,
-      (progress) => this.#split(WRITTEN, 'copy', progress, client),
-      (splitMs) => {
-        const bytes = (store.stats().splitBlocksFilled - before) * BLOCK_BYTES;
-        return `${formatRate(bytes, splitMs / 1000)}, split in ${formatMs(splitMs)}; ${told()}`;
-      },
-    );
+    await qemuIo.close();
   }
 
   /** The share splits of the others, while nbdcopy reads one of them. */
@@ -257,7 +265,11 @@ export class MainJob {
   async #checkFlushed(writes: readonly PlannedWrite[]): Promise<void> {
     await this.#story.task(
       'qemu-io reads what an earlier run flushed',
-      () => qemuIo(this.#lab.uri(WRITTEN), writes.map(toReadCommand)),
+      async () => {
+        const qemuIo = new QemuIo(this.#lab.uri(WRITTEN));
+        await qemuIo.tell(writes.map(toReadCommand));
+        await qemuIo.close();
+      },
       () => `${writes.length} writes, all there`,
     );
   }
@@ -296,70 +308,9 @@ export class MainJob {
     story.say(`${READ} and ${QUIET} go on with ${shared} that were golden's, and now are theirs`);
   }
 
-  // -- proof
-
-  async #prove(image: DiskImage, writes: readonly PlannedWrite[]): Promise<boolean> {
-    const lab = this.#lab;
-    const story = this.#story;
-    story.chapter('Proof');
-    const report = await story.task(
-      'close the store, check it, open it again',
-      async () => {
-        await lab.close();
-        const checked = await lab.check();
-        await lab.open();
-        return checked;
-      },
-      ({ counts, faultCount }) => `${counts.blocksChecked} blocks checked, ${faultCount} faults`,
-    );
-    for (const { message } of report.faults.slice(0, 10)) story.say(message);
-    story.proof(report.ok, 'the store is sound: every pointer, checksum, map bit, count and owner');
-    const verdicts = [report.ok, this.#isAlone()];
-    for (const name of [READ, QUIET]) {
-      verdicts.push(await this.#proveHash(name, 'the golden image, bit by bit', image.sha256));
-    }
-    const expected = await hashAfter(imagePathIn(this.#folder), writes);
-    const what = `the golden image with the ${writes.length} writes, and nothing else`;
-    verdicts.push(await this.#proveHash(WRITTEN, what, expected));
-    verdicts.push(await this.#proveFileSystem(WRITTEN));
-    return verdicts.every((verdict) => verdict);
-  }
-
-  #isAlone(): boolean {
-    const infos = this.#lab.store.list();
-    const names = infos.map(({ name }) => name).sort();
-    const isAlone =
-      names.join() === [...CLONES].sort().join() &&
-      infos.every(({ backing, split }) => backing === undefined && split === undefined);
-    this.#story.proof(isAlone, 'three disks, none with a backing store; golden is gone');
-    return isAlone;
-  }
-
-  async #proveHash(name: string, what: string, expected: string): Promise<boolean> {
-    const { sizeBytes } = this.#lab.store.show(name);
-    const hash = await this.#story.task(
-      `nbdcopy | sha256: ${name}`,
-      () => hashExport(this.#lab.uri(name)),
-      (sha256, seconds) => `${sha256.slice(0, 16)}…, ${formatRate(sizeBytes, seconds)}`,
-    );
-    this.#story.proof(hash === expected, `${name} is ${what}`);
-    return hash === expected;
-  }
-
-  async #proveFileSystem(name: string): Promise<boolean> {
-    const path = join(this.#folder, `${name}.img`);
-    const { code, output } = await this.#story.task(
-      `nbdcopy ${name} to a file; e2fsck -fn`,
-      async () => {
-        await runToSuccess('nbdcopy', [this.#lab.uri(name), path]);
-        return runProgram('e2fsck', ['-fn', path]);
-      },
-      (outcome) => outcome.output.trim().split('\n').at(-1) ?? '',
-    );
-    rmSync(path, { force: true });
-    this.#story.proof(code === 0, `the file system of ${name} is clean`);
-    if (code !== 0) this.#story.say(output);
-    return code === 0;
+  #prove(image: DiskImage, writes: readonly PlannedWrite[]): Promise<boolean> {
+    const proof = new Proof(this.#story, this.#lab, this.#folder);
+    return proof.run(image, { written: WRITTEN, untouched: [READ, QUIET], writes });
   }
 
   // --

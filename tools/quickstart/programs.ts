@@ -2,11 +2,11 @@
  * Runs the real programs of the story: mke2fs, debugfs, e2fsck, qemu-io, nbdcopy.
  * None of them knows anything of Keiki.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 
 /** mke2fs and e2fsck live where a user's PATH may not look. */
-const PATH = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`;
+const PATH = `${process.env.PATH ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`;
 const ENVIRONMENT = { ...process.env, PATH, LC_ALL: 'C' };
 
 export interface Outcome {
@@ -58,10 +58,59 @@ export async function hashExport(uri: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Gives commands to qemu-io; it tells failures in its output, whatever its exit code says. */
-export async function qemuIo(uri: string, commands: readonly string[]): Promise<void> {
-  const args = ['-f', 'raw', '-t', 'none', ...commands.flatMap((command) => ['-c', command]), uri];
-  const { code, output } = await runProgram('qemu-io', args);
-  if (code === 0 && !/failed|rror:/.test(output)) return;
-  throw new Error(`qemu-io: exit ${code}\n${output.slice(0, 2000)}`);
+const PROMPT = 'qemu-io> ';
+
+/** A qemu-io that stays connected and is told what to do, command by command. */
+export class QemuIo {
+  readonly #running: ChildProcessWithoutNullStreams;
+  /** Prompts still to come: the first one, and one behind the answer to each command. */
+  #promptsLeft = 1;
+  #output = '';
+  #error: Error | undefined;
+  #onChange: () => void = () => undefined;
+
+  constructor(uri: string) {
+    this.#running = spawn('qemu-io', ['-f', 'raw', '-t', 'none', uri], { env: ENVIRONMENT });
+    this.#running.stdout.on('data', (chunk: Buffer) => this.#read(chunk));
+    this.#running.stderr.on('data', (chunk: Buffer) => this.#read(chunk));
+    this.#running.stdin.on('error', (error) => this.#fail(error));
+    this.#running.on('error', (error) => this.#fail(error));
+    this.#running.on('close', () => this.#fail(new Error(`qemu-io has ended: ${this.#output}`)));
+  }
+
+  #read(chunk: Buffer): void {
+    const parts = (this.#output + chunk.toString()).split(PROMPT);
+    this.#output = parts.at(-1) ?? '';
+    this.#promptsLeft -= parts.length - 1;
+    // It tells failures in its output, whatever its exit code says.
+    const complaint = parts.find((part) => /failed|rror:/.test(part));
+    if (complaint === undefined) this.#onChange();
+    else this.#fail(new Error(`qemu-io: ${complaint.trim()}`));
+  }
+
+  #fail(error: Error): void {
+    this.#error ??= error;
+    this.#onChange();
+  }
+
+  /** Resolves when all commands have been answered. */
+  async tell(commands: readonly string[]): Promise<void> {
+    this.#promptsLeft += commands.length;
+    this.#running.stdin.write(`${commands.join('\n')}\n`);
+    while (this.#promptsLeft > 0 && this.#error === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#onChange = resolve;
+      });
+    }
+    if (this.#error !== undefined) throw this.#error;
+  }
+
+  /** Lets go of the disk. */
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#running.exitCode !== null) resolve();
+      this.#running.on('close', () => resolve());
+      this.#running.stdin.end('quit\n');
+    });
+  }
 }

@@ -45,10 +45,11 @@ export class Story {
     }
   }
 
-  /** Prints a verdict. */
-  proof(isProven: boolean, text: string): void {
+  /** Prints the verdict, and gives it back. */
+  proof(isProven: boolean, text: string): boolean {
     const mark = isProven ? this.#paint('32', 'proven') : this.#paint('1;31', 'REFUTED');
     this.#print(`   ${mark}  ${text}`);
+    return isProven;
   }
 
   get seconds(): number {

@@ -24,7 +24,7 @@ const SHAPES = [
   { skip: 8192, length: 128 * KIB },
 ] as const;
 
-/** So many writes, or fewer if the diary is short, evenly over all of it. */
+/** So many writes, or fewer if the diary is short, all over it, in a fixed order. */
 export function planWrites(diary: readonly Stretch[], count: number): PlannedWrite[] {
   const bytes = diary.reduce((sum, { length }) => sum + length, 0);
   const slotBytes = Math.max(144 * KIB, Math.floor(bytes / count / 4096) * 4096);
@@ -36,7 +36,15 @@ export function planWrites(diary: readonly Stretch[], count: number): PlannedWri
       writes.push({ offset: offset + at + shape.skip, length: shape.length, pattern });
     }
   }
-  return writes;
+  return scatter(writes);
+}
+
+/** Neighbours come far apart: some before the split gets there, some after. */
+function scatter(writes: readonly PlannedWrite[]): PlannedWrite[] {
+  const rounds = 8;
+  return Array.from({ length: rounds }, (_, round) =>
+    writes.filter((_write, index) => index % rounds === round),
+  ).flat();
 }
 
 /** SHA-256 of the image with the writes done to it. */

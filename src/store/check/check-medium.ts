@@ -1,8 +1,8 @@
 /**
  * What the check needs of a medium. Two implementations: in-place-medium.ts, object-log-medium.ts.
  *
- * It only reads, except for `rewrite`, which is called for a damaged copy of metadata with the bytes
- * of the other one.
+ * It only reads, except for `rewrite`, which is called for a damaged copy of metadata with the
+ * bytes of the other one.
  */
 import type { Fsinfo } from '../../layout/fsinfo.js';
 import type { LogEntry } from '../../layout/log-entry.js';

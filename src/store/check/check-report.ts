@@ -2,8 +2,8 @@
  * What a check found: faults of a closed set of kinds, and how much was looked at.
  *
  * 1. A fault is named once, where it is, with what to do next.
- * 2. The list is bounded: of a store that is damaged all over, the first FAULTS_MAX are kept and all
- *    are counted.
+ * 2. The list is bounded: of a store that is damaged all over, the first FAULTS_MAX are kept and
+ *    all are counted.
  */
 
 const KEEP = 'do not write to this store any more: copy its vdisks to a new one';
@@ -90,8 +90,8 @@ export interface CheckReport {
   /** All of them; `faults` holds the first 1,000. */
   readonly faultCount: number;
   /**
-   * False if metadata is lost or a record makes no sense: what hangs on it was not seen, so leaks and
-   * counts were not judged.
+   * False if metadata is lost or a record makes no sense: what hangs on it was not seen, so leaks
+   * and counts were not judged.
    */
   readonly isComplete: boolean;
   readonly counts: Readonly<CheckCounts>;

@@ -1,9 +1,9 @@
 /**
  * The offline check: walks everything that the newest fsinfo reaches, counts it, and compares.
  *
- * Memory: 128 bytes for each 4 MiB of the store that is in use, 4 KiB for each block of the active map
- * and of the usage file, and 32 bytes for each block that a share split shares; about 50 MiB for a
- * store with 1 TiB in use. Time: every block in use is read once, metadata twice in place.
+ * Memory: 128 bytes for each 4 MiB of the store that is in use, 4 KiB for each block of the active
+ * map and of the usage file, and 32 bytes for each block that a share split shares; about 50 MiB
+ * for a store with 1 TiB in use. Time: every block in use is read once, metadata twice in place.
  */
 import type { Device } from '../../env/device.js';
 import type { ObjectStore } from '../../env/object-store.js';

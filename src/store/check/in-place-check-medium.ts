@@ -172,7 +172,7 @@ async function checkPair(
       fsinfo !== undefined && fsinfo.cpNumber > (found?.cpNumber ?? -1) ? fsinfo : found,
     undefined,
   );
-  // Consistency point 1 is the first: nothing was ever in the other slot, and 2 may be half written.
+  // Consistency point 1 is the first: nothing was ever in the other slot, and 2 may be half there.
   const mayBeBlank = newest.cpNumber <= 2;
   for (const { block, fsinfo, reason, isBlank } of pair) {
     const what = `fsinfo block ${block} of ${medium.name}`;
@@ -186,7 +186,8 @@ async function checkPair(
       if (isNewest) findings.counts.staleFsinfos++;
       continue;
     }
-    const damage = `${what}, for CP ${best?.cpNumber ?? newest.cpNumber - 1}, is damaged: ${reason}`;
+    const cpNumber = best?.cpNumber ?? newest.cpNumber - 1;
+    const damage = `${what}, for CP ${cpNumber}, is damaged: ${reason}`;
     if (best === undefined || !repair) findings.add('fsinfo-damaged', damage);
     else {
       await medium.rewrite(block, encodeFsinfo(best));

@@ -1,10 +1,10 @@
 /**
  * In place: the active map, the usage file and the counters of fsinfo against what was named.
  *
- * 1. Where metadata is lost, what it names is not known: then a set bit, or a count that is too high,
- *    is no fault.
- * 2. The counters are held against the usage file and the map as they are, so that one wrong entry is
- *    one fault.
+ * 1. Where metadata is lost, what it names is not known: then a set bit, or a count that is too
+ *    high, is no fault.
+ * 2. The counters are held against the usage file and the map as they are, so that one wrong entry
+ *    is one fault.
  */
 import { SEGMENT_BLOCKS } from '../../base/units.js';
 import type { Fsinfo } from '../../layout/fsinfo.js';

@@ -102,8 +102,7 @@ export class ObjectLogCheckMedium implements CheckMedium {
   }
 
   async *log(): AsyncGenerator<LoggedBatch> {
-    const { uuid, replayFrom } = this.fsinfo;
-    for await (const { record } of walkChain(this.#objects, this.#prefix, uuid, replayFrom)) {
+    for await (const { record } of walkChain(this.#objects, this.#prefix, this.fsinfo)) {
       if (record.entries.length > 0) yield record;
     }
   }

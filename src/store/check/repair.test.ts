@@ -1,4 +1,4 @@
-/** Repair writes damaged copies of metadata and fsinfo again, from the sound ones, and nothing else. */
+/** Repair writes damaged copies of metadata and fsinfo again, from the sound ones, nothing else. */
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { closedScene, type Specimen } from '../../../test/support/check-scenes.js';

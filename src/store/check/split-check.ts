@@ -1,10 +1,10 @@
 /**
- * What a split says it has filled: below its position the tree has no hole left through which a block
- * of the backing store is read, but for the ranges that it lists as bad. To release it while there
- * is one would lose that block.
+ * What a split says it has filled: below its position the tree has no hole left through which a
+ * block of the backing store is read, but for the ranges that it lists as bad. To release it while
+ * there is one would lose that block.
  *
- * Goes through the level-1 blocks of the tree and its lineage once more, quietly: what is wrong with
- * them was reported when they were walked. Memory: a bit for each block of these trees.
+ * Goes through the level-1 blocks of the tree and its lineage once more, quietly: what is wrong
+ * with them was reported when they were walked. Memory: a bit for each block of these trees.
  */
 import { crc32 } from '../../base/checksum.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, HEIGHT_MAX, SPAN_BLOCKS } from '../../base/units.js';
@@ -78,8 +78,8 @@ export class SplitCheck {
   #add(tree: TreeRecord, split: SplitRecord, backing: TreeRecord, fbn: number): void {
     this.#findings.add(
       'split',
-      `${this.#records.nameOfTree(tree.id)}: its split has come to FBN ${split.positionFbn}, but FBN ` +
-        `${fbn} still reads ${this.#records.nameOfTree(backing.id)}`,
+      `${this.#records.nameOfTree(tree.id)}: its split has come to FBN ${split.positionFbn}, but ` +
+        `FBN ${fbn} still reads ${this.#records.nameOfTree(backing.id)}`,
     );
   }
 

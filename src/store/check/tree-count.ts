@@ -1,10 +1,11 @@
 /**
  * mappedBlocks and sharedBlocks of every tree against what its pointers name.
  *
- * 1. Blocks of a dying tree that was cut out of another count for that one (countedById), if it still
- *    is there. How much a dying tree itself maps nobody asks: it is not kept up to date. Nor is it of
- *    a half merged tree that nobody reads through any more: it dies next.
- * 2. While a deleted snapshot is merged, the tree above may count for both: only their sum is known.
+ * 1. Blocks of a dying tree that was cut out of another count for that one (countedById), if it
+ *    still is there. How much a dying tree itself maps nobody asks: it is not kept up to date. Nor
+ *    is it of a half merged tree that nobody reads through any more: it dies next.
+ * 2. While a deleted snapshot is merged, the tree above may count for both: only their sum is
+ *    known.
  */
 import type { TreeRecord } from '../../layout/tree-record.js';
 import type { Findings } from './check-report.js';

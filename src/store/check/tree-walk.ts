@@ -2,7 +2,8 @@
  * Walks buffer trees on the medium and keeps which VBNs they name.
  *
  * 1. Every pointer on the way is judged; one that is wrong is reported and not followed.
- * 2. Fields wholly below goneBelowFbn, of any level, are not the tree's any more: not even looked at.
+ * 2. Fields wholly below goneBelowFbn, of any level, are not the tree's any more: not even looked
+ *    at.
  * 3. A metadata block has one owner: named a second time, it is reported and not followed again.
  */
 import { FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../../base/units.js';

@@ -157,28 +157,37 @@ async function readCpRecord(
   throw new StoreError(kind, `${objects.name}: CP record ${number}: ${outcome.reason}`);
 }
 
-/** Records from `from` on, over the seals, up to the first gap. Returns the number of the gap. */
+/**
+ * Records that this consistency point lacks, over the SEALs, up to the first gap. Returns the number
+ * of the gap.
+ *
+ * The first SEAL in an epoch's part of the chain ends it, whoever put it: nothing behind it was ever
+ * acknowledged. Two servers may each put one, and only one of them gets the next epoch; a third may
+ * put one late, into the part of an epoch that it did not know of.
+ *
+ * @param epochMax  later epochs are not followed
+ */
 export async function* walkChain(
   objects: ObjectStore,
   prefix: string,
-  uuid: Uint8Array,
-  from: number,
+  fsinfo: Fsinfo,
+  epochMax = Number.MAX_SAFE_INTEGER,
 ): AsyncGenerator<FoundRecord, number> {
-  let number = from;
+  let number = fsinfo.replayFrom;
+  let { epoch } = fsinfo;
   for (;;) {
     const object = await getPatiently(objects, recordKey(prefix, number));
     if (object === undefined) return number;
-    const record = decodeRecord(object, uuid);
+    const record = decodeRecord(object, fsinfo.uuid);
     if (record === undefined || record.number !== number) {
       throw new StoreError('corrupt', `${objects.name}: log record ${number} is damaged`);
     }
     yield { record, object };
     number++;
     if (record.kind !== 'seal') continue;
-    const next = await readEpoch(objects, prefix, record.epoch + 1);
+    epoch++;
+    const next = epoch > epochMax ? undefined : await readEpoch(objects, prefix, epoch);
     if (next === undefined) return number;
-    // Two servers may have sealed, each behind the other's SEAL; one of them got the epoch. The first
-    // SEAL is the end of the old epoch, whichever it was: nothing behind it was ever acknowledged.
     number = next.first;
   }
 }

@@ -281,8 +281,8 @@ export class ObjectLogMedium implements Medium {
   }
 
   async *recover(): AsyncGenerator<RecoveredBatch> {
-    const { uuid, replayFrom } = this.#fsinfo;
-    for await (const { record } of walkChain(this.#objects, this.#prefix, uuid, replayFrom)) {
+    const walk = walkChain(this.#objects, this.#prefix, this.#fsinfo, this.#epoch);
+    for await (const { record } of walk) {
       if (record.kind !== 'seal') this.#known.add(record.number);
       if (record.entries.length === 0) continue;
       yield {

@@ -204,7 +204,7 @@ describe('object log: life', () => {
     const key = numberKey(PREFIX, 'epoch', 2);
     objects.objects.delete(key);
     await putText(objects, key, epochText({ base: 1, first: 1026, sealed: 3 }));
-    const walk = walkChain(objects, PREFIX, medium.fsinfo.uuid, 2);
+    const walk = walkChain(objects, PREFIX, medium.fsinfo);
     const seal = await walk.next();
     assert.equal(seal.done === true ? undefined : seal.value.record.kind, 'seal');
     assert.deepEqual(await walk.next(), { done: true, value: 1026 });

@@ -136,31 +136,33 @@ async function seal(
   fsinfo: Fsinfo,
   nonce: () => Uint8Array,
 ): Promise<number> {
-  let from = fsinfo.replayFrom;
+  let number = await findTail(objects, prefix, fsinfo, epoch);
   for (;;) {
-    const tail = await findTail(objects, prefix, uuid, from);
     const head: RecordHead = {
       kind: 'seal',
       uuid,
       lineage: fsinfo.lineage,
       epoch,
-      number: tail,
+      number,
       cpNumber: 0,
       nonce: nonce(),
     };
-    if (await putSeal(objects, prefix, head)) return tail;
-    // A record landed there meanwhile: it belongs to the chain, the tail is further on.
-    from = tail;
+    if (await putSeal(objects, prefix, head)) return number;
+    // A record of the chain landed there meanwhile; or an earlier SEAL stands before it, and this is
+    // a record that came too late.
+    const tail = await findTail(objects, prefix, fsinfo, epoch);
+    number = Math.max(tail, number + 1);
   }
 }
 
+/** The number behind the end of this epoch's part of the chain. */
 async function findTail(
   objects: ObjectStore,
   prefix: string,
-  uuid: Uint8Array,
-  from: number,
+  fsinfo: Fsinfo,
+  epoch: number,
 ): Promise<number> {
-  const walk = walkChain(objects, prefix, uuid, from);
+  const walk = walkChain(objects, prefix, fsinfo, epoch);
   for (;;) {
     const step = await walk.next();
     if (step.done === true) return step.value;

@@ -1,0 +1,77 @@
+import { MEDIUM_KINDS, type MediumKind } from '../../sim/machine.js';
+import type { Clock } from '../../src/env/clock.js';
+import { systemClock } from '../../src/env/system-clock.js';
+import type { SplitMode } from '../../src/layout/tree-record.js';
+import { openTestStore, pattern, resized, type TestStore } from '../support/stores.js';
+import { blockTargetContract, TARGET_BYTES, type TargetFixture } from './block-target.js';
+
+type Store = TestStore['store'];
+
+async function fixtureOf(
+  medium: MediumKind,
+  make: (store: Store, content: Uint8Array) => Promise<string>,
+): Promise<TargetFixture> {
+  const test = await openTestStore(medium, systemClock);
+  const others: TestStore<Clock>[] = [];
+  const content = pattern(TARGET_BYTES, 5);
+  const name = await make(test.store, content);
+  return {
+    target: test.store.vdisk(name),
+    content,
+    settle: (promise) => promise,
+    crashed: async () => {
+      const other = await test.crashed();
+      others.push(other);
+      return other.store.vdisk(name);
+    },
+    pause: () => systemClock.yield(),
+    end: async () => {
+      for (const each of [...others, test]) {
+        await each.store.idle();
+        await each.store.close();
+      }
+      await test.check('at the end');
+    },
+  };
+}
+
+/** golden, larger than the targets, and a clone of it with their size. */
+async function cloneOf(store: Store, content: Uint8Array): Promise<string> {
+  const golden = await store.createVdisk('golden', content.length + 5000 * 512);
+  await golden.write(0, resized(content, golden.sizeBytes).fill(0x11, content.length));
+  await golden.write(0, content.subarray(0, 100_000));
+  await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
+  await store.clone('golden@v1', 'clone');
+  await store.resize('clone', content.length);
+  return 'clone';
+}
+
+for (const medium of MEDIUM_KINDS) {
+  blockTargetContract(`vdisk (${medium})`, () =>
+    fixtureOf(medium, async (store, content) => {
+      const vdisk = await store.createVdisk('plain', content.length);
+      await vdisk.write(0, content);
+      return 'plain';
+    }),
+  );
+
+  blockTargetContract(`clone (${medium})`, () => fixtureOf(medium, cloneOf));
+
+  for (const mode of ['copy', 'share'] satisfies SplitMode[]) {
+    blockTargetContract(`clone in mid-split (${medium}, ${mode})`, () =>
+      fixtureOf(medium, async (store, content) => {
+        const name = await cloneOf(store, content);
+        await store.split(name, { mode });
+        return name;
+      }),
+    );
+
+    blockTargetContract(`split clone (${medium}, ${mode})`, () =>
+      fixtureOf(medium, async (store, content) => {
+        const name = await cloneOf(store, content);
+        await (await store.split(name, { mode })).done;
+        return name;
+      }),
+    );
+  }
+}
