@@ -1,8 +1,9 @@
 /**
  * Owns one life of a store, from an open to the next cut, close or failure: what its clients share.
  *
- * 1. Every act goes through `perform`: it is counted with the jobs that run beside it, it enters the
- *    digest when it begins and when it is answered, and an answer that nothing explains is a violation.
+ * 1. Every act goes through `perform`: it is counted with the jobs that run beside it, it enters
+ *    the digest when it begins and when it is answered, and an answer that nothing explains is a
+ *    violation.
  * 2. Acts that would make each other's outcome a matter of luck hold locks: a vdisk with its
  *    snapshots is renamed, resized, deleted or taken a snapshot of by one act at a time.
  */

@@ -1,6 +1,7 @@
 /**
- * Owns one simulated machine with a store: its clock, and the device or the client of an object store
- * that outlives it. Power is cut, and comes back; what a test opens next is what the cut left.
+ * Owns one simulated machine with a store: its clock, and the device or the client of an object
+ * store that outlives it. Power is cut, and comes back; what a test opens next is what the cut
+ * left.
  */
 import type { Clock } from '../src/env/clock.js';
 import type { Device } from '../src/env/device.js';

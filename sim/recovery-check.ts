@@ -11,7 +11,9 @@ import type { ModelDisk } from './model/disk.js';
 import { AFTER_CUT, CHUNK_SECTORS } from './model/layer.js';
 import { Violation } from './model/violation.js';
 
-/** Vdisks up to this size are read whole; of larger ones what was ever touched, and a few samples. */
+/**
+ * Vdisks up to this size are read whole; of larger ones what was ever touched, and a few samples.
+ */
 const WHOLE_BYTES_MAX = 8 * MIB;
 const READ_BYTES_MAX = MIB;
 const CHUNK_BYTES = CHUNK_SECTORS * SECTOR_BYTES;

@@ -25,11 +25,21 @@ const start = performance.now();
 for (let seed = Number(values.first), n = 0; n < Number(values.seeds); seed++, n++) {
   const t = performance.now();
   try {
-    const crash = new Promise<never>((_, reject) => { onCrash = reject; });
-    const { digest, coverage } = await Promise.race([crash, simulate({
-      seed, medium, ...(values.verbose ? { trace: (line: string) => console.log(line) } : {}) })]);
+    const crash = new Promise<never>((_, reject) => {
+      onCrash = reject;
+    });
+    const { digest, coverage } = await Promise.race([
+      crash,
+      simulate({
+        seed,
+        medium,
+        ...(values.verbose ? { trace: (line: string) => console.log(line) } : {}),
+      }),
+    ]);
     total.add(coverage);
-    console.log(`seed ${seed} ${digest} ${coverage.totals.acts} acts ${(performance.now() - t).toFixed(0)} ms`);
+    console.log(
+      `seed ${seed} ${digest} ${coverage.totals.acts} acts ${(performance.now() - t).toFixed(0)} ms`,
+    );
   } catch (error) {
     console.log(`FAILED seed ${seed}: ${(error as Error).stack}`);
     console.log(`replay: npm run sim -- --seeds 1 --first ${seed} --medium ${medium}`);

@@ -3,15 +3,16 @@
  * compared with the model each time.
  *
  * 1. Everything follows from the seed: the same seed gives the same digest.
- * 2. A life ends by a power cut (at a random moment, or in a certain call of the medium), by a failed
- *    write or sync, or by a close. Power may fail again while the store is being opened.
+ * 2. A life ends by a power cut (at a random moment, or in a certain call of the medium), by a
+ *    failed write or sync, or by a close. Power may fail again while the store is being opened.
  * 3. After every open: all sectors are compared, and a copy of the medium is checked offline.
  */
+
+import { MIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
-import { MIB } from '../src/base/units.js';
 import { checkStore } from '../src/main/check.js';
-import { formatStore, openStore, type OpenOptions } from '../src/main/open-store.js';
+import { formatStore, type OpenOptions, openStore } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { resetNames } from './acts/admin.js';
 import { splitDisk } from './acts/jobs.js';

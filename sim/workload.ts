@@ -6,9 +6,9 @@ import type { Random } from '../src/env/random.js';
 import {
   clone,
   create,
+  DISKS_MAX,
   deleteDisk,
   deleteOne,
-  DISKS_MAX,
   drawSize,
   rename,
   resize,

@@ -1,6 +1,7 @@
 /**
- * The golden stores: one of every released format version, opened for ever. Each is as a cut of power
- * left it, with a split in its middle and a log that was never replayed (tools/make-fixture.ts).
+ * The golden stores: one of every released format version, opened for ever. Each is as a cut of
+ * power left it, with a split in its middle and a log that was never replayed
+ * (tools/make-fixture.ts).
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -92,9 +93,11 @@ for (const version of [1]) {
       const store = await openStore({ kind: 'device', device });
       await store.idle();
       const empty = store.stats().totalBytes;
-      while (store.list().length > 0) {
+      for (let round = 0; store.list().length > 0; round++) {
+        assert.ok(round < 20, 'something can always be deleted');
         for (const each of store.list()) {
-          const isHeld = each.holders.length > 0;
+          // A snapshot with one holder merges into it.
+          const isHeld = each.holders.length > 1;
           const hasSnapshots = store.list().some((other) => other.name.startsWith(`${each.name}@`));
           if (!isHeld && !hasSnapshots) await store.delete(each.name);
         }

@@ -1,6 +1,6 @@
 /**
- * Makes the golden store of this format version, test/fixtures/store-v1.img.br and its list of content
- * hashes, store-v1.json:
+ * Makes the golden store of this format version, test/fixtures/store-v1.img.br and its list of
+ * content hashes, store-v1.json:
  *
  *   npx tsx tools/make-fixture.ts
  *

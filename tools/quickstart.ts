@@ -56,6 +56,8 @@ function removeFiles(folder: string): void {
   }
 }
 
+// Whoever listened has gone: nothing can be told any more.
+process.stdout.on('error', () => process.exit(1));
 try {
   process.exitCode = (await main()) ? 0 : 1;
 } catch (error) {

@@ -1,7 +1,7 @@
 /**
- * What snapshot and clone cost, in blocks written to the device: until the act is answered, and with
- * the consistency point (CP) that follows. Where buffers are dirty, that CP writes them anyway, so a
- * control run with the same dirty buffers and no act is taken off.
+ * What snapshot and clone cost, in blocks written to the device: until the act is answered, and
+ * with the consistency point (CP) that follows. Where buffers are dirty, that CP writes them
+ * anyway, so a control run with the same dirty buffers and no act is taken off.
  */
 import { BLOCK_BYTES, GIB, MIB } from '../../src/base/units.js';
 import type { Device } from '../../src/env/device.js';
@@ -94,6 +94,7 @@ async function measure(report: Report, what: string, subject: Subject): Promise<
   for (const dirty of [false, true]) {
     const state = dirty ? 'buffers full of dirty blocks' : 'idle';
     const control = await once('nothing', dirty);
+    const beyond = dirty ? `, beyond the ${control.all} of a CP without it` : '';
     for (const act of ['snapshot', 'clone'] as const) {
       const { answered, all } = await once(act, dirty);
       const title = `${act}, ${what}, ${state}`;
@@ -104,7 +105,7 @@ async function measure(report: Report, what: string, subject: Subject): Promise<
         target: atMost(BLOCKS_MAX),
       });
       report.figure({
-        what: `${title}, with its CP${dirty ? `, beyond the ${control.all} of a CP without it` : ''}`,
+        what: `${title}, with its CP${beyond}`,
         value: all - control.all,
         unit: 'blocks',
         target: atMost(BLOCKS_MAX),
@@ -113,7 +114,7 @@ async function measure(report: Report, what: string, subject: Subject): Promise<
   }
 }
 
-/** Nothing dirty, and the blocks of the dirty range in the vdisk's own tree, so that runs compare. */
+/** Nothing dirty, and the vdisk's own tree has the blocks that `makeDirty` writes: runs compare. */
 async function settle(store: Store, vdisk: Vdisk): Promise<void> {
   makeDirty(vdisk);
   await store.consistencyPoint();

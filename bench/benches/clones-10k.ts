@@ -45,6 +45,7 @@ export const clones10k: Bench = {
         unit: 'MiB',
         target: atMost(100),
       });
+      reportMemory(report, MEMORY_BYTES, { what: '', bytes: 0 });
       const closeMs = await elapsedMs(() => store.close());
       report.figure({ what: 'close with its CP', value: closeMs / 1000, unit: 's' });
       const bytes = Buffer.alloc(4096);
@@ -61,6 +62,5 @@ export const clones10k: Bench = {
         target: atMost(2),
       });
       await second.close();
-      reportMemory(report, MEMORY_BYTES, { what: '', bytes: 0 });
     }),
 };

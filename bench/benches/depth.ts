@@ -102,8 +102,8 @@ async function warmReads(store: Store): Promise<{ deep: number; shallow: number 
 }
 
 /**
- * One read in each level-1 range, in random order: each finds nothing of its range in memory. Returns
- * what each took, in µs: their median is not the machine's other work.
+ * One read in each level-1 range, in random order: each finds nothing of its range in memory.
+ * Returns what each took, in µs: their median is not the machine's other work.
  */
 async function coldReads(vdisk: Vdisk): Promise<number[]> {
   const random = new QuickRandom(11);

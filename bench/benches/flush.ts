@@ -1,7 +1,7 @@
 /**
- * A 4 KiB write and its FLUSH, beside the same 4 KiB written to a preallocated file of the same file
- * system through O_DSYNC. Both take turns in short slices; then once more while another vdisk writes
- * as fast as it can, where the other vdisk goes on writing in both kinds of slice.
+ * A 4 KiB write and its FLUSH, beside the same 4 KiB written to a preallocated file of the same
+ * file system through O_DSYNC. Both take turns in short slices; then once more while another vdisk
+ * writes as fast as it can, where the other vdisk goes on writing in both kinds of slice.
  */
 import * as fs from 'node:fs';
 import { promisify } from 'node:util';

@@ -121,7 +121,8 @@ export const randomWrite: Bench = {
     report.note(`a second of processor time: ${Math.round(writes / ((user + system) / 1e6))}`);
     report.note(
       `a batch of ${BATCH}: p50 ${percentile(latencies, 0.5).toFixed(2)} ms, ` +
-        `p99 ${percentile(latencies, 0.99).toFixed(2)} ms, longest ${percentile(latencies, 1).toFixed(1)} ms`,
+        `p99 ${percentile(latencies, 0.99).toFixed(2)} ms, ` +
+        `longest ${percentile(latencies, 1).toFixed(1)} ms`,
     );
     await store.close();
     reportMemory(report, memoryBytes, { what: 'device', bytes: bytes.residentBytes });

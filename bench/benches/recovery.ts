@@ -105,8 +105,8 @@ function lastPlace(writes: number): number {
 }
 
 /**
- * From `holdSyncs` on a sync does not end, so no consistency point does. What the log writes stays in
- * the host's cache: the process dies, not the machine.
+ * From `holdSyncs` on a sync does not end, so no consistency point does. What the log writes stays
+ * in the host's cache (the process dies, not the machine) and is synced before the open.
  */
 function neverSynced(device: Device): Device & { holdSyncs(): void } {
   let isHeld = false;

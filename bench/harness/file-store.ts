@@ -3,7 +3,7 @@ import { MIB } from '../../src/base/units.js';
 import { openFileDevice } from '../../src/env/file-device.js';
 import { type FormatOptions, formatStore } from '../../src/main/open-store.js';
 
-/** A formatted store in a new file. Preallocated, its writes change no metadata of the file system. */
+/** A formatted store in a new file. Preallocated: no write changes metadata of the file system. */
 export async function makeStoreFile(
   path: string,
   sizeBytes: number,

@@ -1,13 +1,5 @@
 /** What operators do: create, snapshot, clone, rename, resize, delete. */
-import {
-  BLOCK_BYTES,
-  GIB,
-  KIB,
-  MIB,
-  PIB,
-  SECTOR_BYTES,
-  TIB,
-} from '../../src/base/units.js';
+import { BLOCK_BYTES, GIB, KIB, MIB, PIB, SECTOR_BYTES, TIB } from '../../src/base/units.js';
 import type { Answer, Life } from '../life.js';
 import type { ModelDisk } from '../model/disk.js';
 import type { ActUnderWay } from '../model/model.js';

@@ -184,7 +184,9 @@ export async function zeroRange(
   const write = disk.beginZero(range.offset, range.length);
   const { offset, length } = range;
   const answer = await life.perform(act, describe(disk, range), () =>
-    act === 'trim' ? target.trim(offset, length, { fua }) : target.writeZeroes(offset, length, { fua }),
+    act === 'trim'
+      ? target.trim(offset, length, { fua })
+      : target.writeZeroes(offset, length, { fua }),
   );
   settleWrite(life, act, write, answer, fua);
 }
@@ -275,7 +277,9 @@ export function checkStatus(
   let at = range.offset;
   for (const extent of extents) {
     if (extent.offset !== at || extent.length <= 0) {
-      throw new Violation(`status of ${disk.name}: an extent begins at ${extent.offset}, not ${at}`);
+      throw new Violation(
+        `status of ${disk.name}: an extent begins at ${extent.offset}, not ${at}`,
+      );
     }
     at += extent.length;
     if (extent.kind !== 'data') disk.checkZeros(extent.offset, extent.length, before, extent.kind);

@@ -1,4 +1,6 @@
-/** Splits, and what looks at a whole vdisk or store: diff, scan, consistency point, idle, listing. */
+/**
+ * Splits, and what looks at a whole vdisk or store: diff, scan, consistency point, idle, listing.
+ */
 import { BLOCK_BYTES, SECTOR_BYTES } from '../../src/base/units.js';
 import type { SplitJob } from '../../src/main/store.js';
 import type { DiffExtent } from '../../src/vdisk/diff.js';

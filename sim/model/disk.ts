@@ -1,8 +1,8 @@
 /**
  * Owns the naive model of one vdisk or snapshot: what clients wrote, and what a reader may see.
  *
- * 1. A write is told to the model before it is issued and after it was answered: in between a sector
- *    may hold either.
+ * 1. A write is told to the model before it is issued and after it was answered: in between a
+ *    sector may hold either.
  * 2. A snapshot under way may or may not have the writes that are under way with it: they go into
  *    the new layer for certain, and perhaps into the old one.
  */
@@ -100,12 +100,17 @@ export class ModelDisk {
       contents.fillSector(data, sector * SECTOR_BYTES - offset, stamp, sector);
     }
     if (first < end) pieces.push({ first, count: end - first, stamp });
-    this.#mixEdges(offset, length, (from, to, start) => {
-      const sample = Buffer.alloc(SECTOR_BYTES);
-      contents.fillSector(sample, 0, stamp, Math.floor(start / SECTOR_BYTES));
-      sample.copy(data, from - offset, from - start, to - start);
-      return sample.subarray(from - start, to - start);
-    }, pieces);
+    this.#mixEdges(
+      offset,
+      length,
+      (from, to, start) => {
+        const sample = Buffer.alloc(SECTOR_BYTES);
+        contents.fillSector(sample, 0, stamp, Math.floor(start / SECTOR_BYTES));
+        sample.copy(data, from - offset, from - start, to - start);
+        return sample.subarray(from - start, to - start);
+      },
+      pieces,
+    );
     return { write: this.#begin(offset, length, pieces), data };
   }
 

@@ -4,8 +4,8 @@
  * 1. A version that was answered for certain replaces those that had been answered before it was
  *    issued. Versions that overlap in time may end in either order.
  * 2. A reader may see every version that was not replaced before the read began.
- * 3. After a cut every version may be there that is not *settled*: replaced by one that a FLUSH, FUA
- *    or consistency point made durable. Settled ones are forgotten.
+ * 3. After a cut every version may be there that is not *settled*: replaced by one that a FLUSH,
+ *    FUA or consistency point made durable. Settled ones are forgotten.
  * 4. A hole reads the backing layer below the limit, and zeros behind it.
  */
 import { ZERO_STAMP } from '../content.js';
@@ -72,10 +72,7 @@ export class Layer {
       return;
     }
     const stamp = this.#stamp(sector);
-    this.#unsettled.set(sector, [
-      { stamp, issuedAt: 0, answeredAt: 0, certain: true },
-      version,
-    ]);
+    this.#unsettled.set(sector, [{ stamp, issuedAt: 0, answeredAt: 0, certain: true }, version]);
   }
 
   /** The vdisk ends here from now on: what lies behind is gone for good. */
@@ -165,7 +162,9 @@ export class Layer {
 
   // -- after a recovery
 
-  /** The layer holds these stamps and nothing else; what it reads through does not matter any more. */
+  /**
+   * The layer holds these stamps and nothing else; what it reads through does not matter any more.
+   */
   adopt(chunks: ReadonlyMap<number, Int32Array>): void {
     this.#unsettled.clear();
     this.#stable.clear();

@@ -1,9 +1,9 @@
 /**
- * Owns the naive model of a store: which vdisks and snapshots there are, and what was promised about
- * them.
+ * Owns the naive model of a store: which vdisks and snapshots there are, and what was promised
+ * about them.
  *
- * 1. An act that was answered is there, wholly, whatever happens later. One that was not may be there
- *    or not: the first look after a recovery says which, and from then on it is so.
+ * 1. An act that was answered is there, wholly, whatever happens later. One that was not may be
+ *    there or not: the first look after a recovery says which, and from then on it is so.
  * 2. After a recovery every sector of everything is compared; what was read is what the model holds
  *    from then on, and it is durable.
  */
@@ -96,7 +96,9 @@ export class Model {
     return this.#begin(`clone ${source.name} ${name}`, (list) => list.has(name), make);
   }
 
-  beginSnapshot(items: readonly { readonly disk: ModelDisk; readonly name: string }[]): ActUnderWay {
+  beginSnapshot(
+    items: readonly { readonly disk: ModelDisk; readonly name: string }[],
+  ): ActUnderWay {
     const made = items.map(({ disk, name }) => {
       const sizeBytes = disk.sizeBytes;
       return { disk, name, sizeBytes, past: disk.beginSnapshot() };
@@ -105,7 +107,9 @@ export class Model {
     const isThere = (list: Listing): boolean => {
       const count = names.filter((name) => list.has(name)).length;
       if (count !== 0 && count !== names.length) {
-        throw new Violation(`snapshots asked for together: ${count} of ${names.join(', ')} are there`);
+        throw new Violation(
+          `snapshots asked for together: ${count} of ${names.join(', ')} are there`,
+        );
       }
       return count > 0;
     };
@@ -128,7 +132,9 @@ export class Model {
     const oldName = disk.name;
     const isThere = (list: Listing): boolean => {
       if (list.has(oldName) === list.has(newName)) {
-        throw new Violation(`renamed ${oldName} to ${newName}: one of the names is there, not both`);
+        throw new Violation(
+          `renamed ${oldName} to ${newName}: one of the names is there, not both`,
+        );
       }
       return list.has(newName);
     };
@@ -234,7 +240,9 @@ export class Model {
     const allowed = this.#backingNames(disk);
     if (allowed.has(info.backing)) return;
     const names = [...allowed].map((name) => name ?? 'nothing').join(', ');
-    throw new Violation(`${disk.name} reads through ${info.backing ?? 'nothing'}; allowed: ${names}`);
+    throw new Violation(
+      `${disk.name} reads through ${info.backing ?? 'nothing'}; allowed: ${names}`,
+    );
   }
 
   /** What may be said of a disk's backing store: a merge or a split may end at any time. */

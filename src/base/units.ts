@@ -1,20 +1,9 @@
 /**
- * Sizes and numbers of the store, each with its arithmetic.
+ * Sizes of the store, each with its arithmetic.
  *
  * A VBN (block number in the store) and an FBN (block number in one tree) are plain numbers below
- * 2^53 at run time; the brands keep one from being passed where the other is meant.
+ * 2^53, as are byte offsets.
  */
-
-declare const brand: unique symbol;
-
-/** A block's number in the store, < 2^53. 0 is the hole, 1 the zero block: never placed. */
-export type Vbn = number & { readonly [brand]: 'Vbn' };
-/** A block's number in one tree, 0-based, < 2^40. */
-export type Fbn = number & { readonly [brand]: 'Fbn' };
-/** Identifies a tree for ever: ids start at 1 and are never used again. 0 means none. */
-export type TreeId = number & { readonly [brand]: 'TreeId' };
-/** Identifies a vdisk or snapshot record for ever. 0 means none. */
-export type VdiskId = number & { readonly [brand]: 'VdiskId' };
 
 export const SECTOR_BYTES = 512;
 export const BLOCK_BYTES = 4096;

@@ -59,11 +59,11 @@ const VDISK = 5;
 /** FBNs that a tree of the greatest height has: 2^40. */
 const FBN_END = FIELDS_PER_BLOCK ** HEIGHT_MAX;
 
-export const DATA_ENTRY_BYTES = 32;
+const DATA_ENTRY_BYTES = 32;
 /** Blocks of one pointers entry: its length must fit 16 bits. */
 export const POINTERS_COUNT_MAX = 1024;
 
-export function pointersEntryBytes(count: number): number {
+function pointersEntryBytes(count: number): number {
   return 32 + ((count * 4 + 7) & ~7);
 }
 

@@ -48,18 +48,22 @@ export function groupHeaderBlocks(entries: readonly LogEntry[]): number {
   return Math.ceil(bytes / BLOCK_BYTES);
 }
 
-/** The header blocks of a group. */
+/** The header blocks of a group; in `scratch` if that is large enough. */
 export function encodeGroupHeader(
   head: GroupHead,
   entries: readonly LogEntry[],
   payloadBlocks: number,
+  scratch?: Uint8Array,
 ): Uint8Array {
   const headerBlocks = groupHeaderBlocks(entries);
   invariant(
     isSound({ ...head, headerBlocks, payloadBlocks, entries }),
     'a group is at most 4 MiB, has the payload of its entries, and follows what it says is synced',
   );
-  const bytes = new Uint8Array(headerBlocks * BLOCK_BYTES);
+  const bytes =
+    scratch !== undefined && scratch.length >= headerBlocks * BLOCK_BYTES
+      ? scratch.subarray(0, headerBlocks * BLOCK_BYTES).fill(0)
+      : new Uint8Array(headerBlocks * BLOCK_BYTES);
   const view = viewOf(bytes);
   let at = GROUP_HEADER_BYTES;
   for (const entry of entries) at = encodeLogEntry(entry, bytes, at);

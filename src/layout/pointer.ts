@@ -27,7 +27,7 @@ export const FLAG_FILLED = 0x0100_0000;
  * A block with this flag is never written to a medium.
  */
 export const FLAG_IN_MEMORY = 0x8000_0000;
-export const FLAGS_ON_DISK = FLAG_FILLED;
+const FLAGS_ON_DISK = FLAG_FILLED;
 export const VBN_HIGH_MASK = 0x00ff_ffff;
 
 invariant(

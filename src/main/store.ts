@@ -98,6 +98,8 @@ export class Store {
       this.#background.wake(),
     );
     this.#recovered = facts.recovered;
+    // A TRIM or a shrink leaves a dying tree behind, and wakes nobody.
+    engine.onDurable = () => this.#background.wake();
     this.#splits.resumeAll();
     this.#background.wake();
   }

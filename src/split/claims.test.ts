@@ -34,7 +34,9 @@ function onEachMedium(name: string, body: (test: TestEngine) => Promise<void>): 
   });
 }
 
-/** A backing store (golden's snapshot v1) and a writable vdisk over it (clone), both on the medium. */
+/**
+ * A backing store (golden's snapshot v1) and a writable vdisk over it (clone), both on the medium.
+ */
 async function makeScene({ acts, vdisk, engine }: TestEngine): Promise<void> {
   await acts.create('golden', SIZE);
   await vdisk('golden').write(0, content);

@@ -1,4 +1,7 @@
-/** Fifteen ways to get a split wrong; see docs/DESIGN.md. Each is a test, on both media, in both modes. */
+/**
+ * Fifteen ways to get a split wrong; see docs/DESIGN.md. Each is a test, on both media, in both
+ * modes.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
@@ -320,7 +323,8 @@ inEachWorld(
     for (const act of acts) act.catch(() => undefined);
     const isSeen = (): boolean => store.list().some((info) => info.name === 'clone');
     while (!isSeen()) await world.sleep(0.01);
-    // In the moment that it can be seen, it survives a power cut, and so does what it reads through.
+    // In the moment that it can be seen, it survives a power cut, and so does what it reads
+    // through.
     await sim.cut(seed);
     await reads(sim.store.vdisk('clone'), content, 'after the cut');
     await Promise.all([sim.store.idle(), world.sleep(100)]);
@@ -542,7 +546,9 @@ describe('15. power fails at any write, and again during recovery', () => {
   }
 });
 
-/** Power fails at the `at`-th write from the start of a split; true if the split was through before. */
+/**
+ * Power fails at the `at`-th write from the start of a split; true if the split was through before.
+ */
 async function splitWithCut(sim: SimulatedStore, mode: SplitMode, at: number): Promise<boolean> {
   const content = pattern(24 * BLOCK_BYTES, 15);
   const golden = content.slice();

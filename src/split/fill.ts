@@ -201,8 +201,8 @@ function abandonAll(parts: SplitParts, pointers: readonly NewPointer[]): void {
 }
 
 /**
- * Whose blocks the shared pointers name, now; undefined if one of them is not what the backing store
- * has any more, or cannot be told without loading.
+ * Whose blocks the shared pointers name, now; undefined if one of them is not what the backing
+ * store has any more, or cannot be told without loading.
  */
 function ownersNow(
   parts: SplitParts,

@@ -59,6 +59,8 @@ export class Engine {
   readonly vdiskSlots = new RecordSlots();
   readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, logGroups: 0 };
   readonly writer: LogWriter;
+  /** Called when a consistency point is durable: trees that died in it can be freed. */
+  onDurable: () => void = () => undefined;
   generation: Generation;
   #cp: { generation: Generation; point: ConsistencyPoint; done: Promise<void> } | undefined;
   readonly #cpWanted: { resolve: () => void; reject: (error: unknown) => void }[] = [];
@@ -298,6 +300,7 @@ export class Engine {
     await this.loader.drained();
     this.medium.releaseFreed();
     this.roomMade();
+    this.onDurable();
   }
 
   #freeze(): { generation: Generation; point: ConsistencyPoint } {

@@ -1,6 +1,6 @@
 /**
- * The reference file beside a Map from VBN to the set of trees that name it: shares, moves and frees
- * in any order, over several generations and openings.
+ * The reference file beside a Map from VBN to the set of trees that name it: shares, moves and
+ * frees in any order, over several generations and openings.
  *
  * 1. After every consistency point each entry has the count and the exclusive-or of its owners; a
  *    block with one owner has none.

@@ -70,7 +70,10 @@ class ReferenceWriter {
   readonly #context: CpContext;
   readonly #generation: Generation;
   readonly #file: Tree;
-  /** Blocks of the file that are dirty in this generation, by FBN: there they stay until it is placed. */
+  /**
+   * Blocks of the file that are dirty in this generation, by FBN: there they stay until it is
+   * placed.
+   */
   readonly #edited = new Map<number, number>();
   /** Changes of the trees' counters so far. */
   readonly #changes = new Map<number, number>();

@@ -7,7 +7,7 @@
  * 3. `over` holds exactly the trees whose `backing` this is.
  */
 import { invariant } from '../base/invariant.js';
-import { FIELDS_PER_BLOCK, heightFor, SPAN_BLOCKS } from '../base/units.js';
+import { heightFor, SPAN_BLOCKS } from '../base/units.js';
 import type {
   BadRange,
   SplitMode,
@@ -242,9 +242,4 @@ export class TreeTable {
   all(): IterableIterator<Tree> {
     return this.#byId.values();
   }
-}
-
-/** Fields of a level-1 block that begin at this FBN's range. */
-export function rangeStart(fbn: number): number {
-  return fbn - (fbn % FIELDS_PER_BLOCK);
 }

@@ -75,8 +75,8 @@ export class Acts {
     const made = items.map((item) => this.#snapshotOne(item, entries));
     await this.#log(entries);
     for (const entry of made) entry.isVisible = true;
-    // The snapshot's content is durable with the next consistency point: let it come now, but answer
-    // first.
+    // The snapshot's content is durable with the next consistency point: let it come now, but
+    // answer first.
     void this.#engine.options.clock.yield().then(() => this.#engine.wantConsistencyPoint());
   }
 

@@ -123,13 +123,14 @@ export async function crashedScene(kind: MediumKind): Promise<Specimen> {
   return closed.copy();
 }
 
-export type JobName = 'copy split' | 'share split' | 'delete' | 'merge';
-export const JOBS: readonly JobName[] = ['copy split', 'share split', 'delete', 'merge'];
+export type JobName = 'copy split' | 'share split' | 'trim' | 'delete' | 'merge';
+export const JOBS: readonly JobName[] = ['copy split', 'share split', 'trim', 'delete', 'merge'];
 
 /** True if the store, as its last CP has it, is in the middle of the job. */
 const IN_THE_MIDDLE: Readonly<Record<JobName, (tree: TreeRecord) => boolean>> = {
   'copy split': ({ split }) => split?.mode === 'copy' && split.positionFbn > 0,
   'share split': ({ split }) => split?.mode === 'share' && split.positionFbn > 0,
+  trim: ({ countedById, goneBelowFbn }) => countedById !== 0 && goneBelowFbn > 0,
   delete: ({ state, goneBelowFbn }) => state === 'dying' && goneBelowFbn > 0,
   merge: ({ state, goneBelowFbn }) => state === 'deleting' && goneBelowFbn > 0,
 };
@@ -164,6 +165,11 @@ async function begin(store: Store, job: JobName): Promise<void> {
       return;
     case 'share split':
       await store.split('clone', { mode: 'share' });
+      return;
+    case 'trim':
+      // What is cut out is shared: it counts for the clone in the reference file too.
+      await (await store.split('clone', { mode: 'share' })).done;
+      await store.vdisk('clone').trim(0, 1000 * MIB);
       return;
     case 'delete':
       await store.delete('clone');

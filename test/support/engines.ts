@@ -2,6 +2,7 @@
 import type { MediumKind } from '../../sim/machine.js';
 import { VirtualClock } from '../../sim/world/virtual-clock.js';
 import { MIB } from '../../src/base/units.js';
+import type { Clock } from '../../src/env/clock.js';
 import { silentLog } from '../../src/env/log-sink.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
 import { formatStore, type StoreSource } from '../../src/main/open-store.js';
@@ -35,7 +36,7 @@ export interface TestEngine {
 /** A medium that holds an empty store, opened. */
 export async function openNewMedium(
   kind: MediumKind,
-  clock: VirtualClock,
+  clock: Clock,
 ): Promise<{ readonly medium: Medium; readonly source: StoreSource }> {
   const source = newSource(kind, 64 * MIB);
   await formatStore(source, { sizeBytes: 64 * MIB, random: seededRandom(1), clock });

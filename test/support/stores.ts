@@ -1,6 +1,6 @@
 /**
- * Stores for tests, on each medium: in memory (`TestStore`), or on a machine of a simulated world whose
- * power can be cut (`SimulatedStore`). Both run on virtual time: nothing waits for real.
+ * Stores for tests, on each medium: in memory (`TestStore`), or on a machine of a simulated world
+ * whose power can be cut (`SimulatedStore`). Both run on virtual time: nothing waits for real.
  */
 import assert from 'node:assert/strict';
 import { type Machine, MEDIUM_KINDS, type MediumKind, newMachine } from '../../sim/machine.js';
@@ -100,7 +100,8 @@ export class TestStore<C extends Clock = VirtualClock> {
   }
 }
 
-function duplicate(source: StoreSource): StoreSource {
+/** An independent copy of what stands on the medium. */
+export function duplicate(source: StoreSource): StoreSource {
   if (source.kind === 'device') {
     return { kind: 'device', device: (source.device as MemoryDevice).duplicate() };
   }

@@ -41,7 +41,7 @@ export interface DiskImage {
 const DIARIES = ['1-diary.txt', 'zz-diary.txt'] as const;
 const FILE_BYTES_MAX = 8 * MIB;
 /** Of each source, so that it is not small files alone, and takes seconds. */
-const FILES_MAX = 2_500;
+const FILES_MAX = 800;
 
 export const imagePathIn = (folder: string): string => join(folder, 'golden.img');
 const descriptionPathIn = (folder: string): string => join(folder, 'golden.json');
@@ -138,7 +138,7 @@ function gatherFiles(into: string, budgetBytes: number): Gathered {
     `${nodeFolder}/lib/node_modules`,
     `${project}/node_modules`,
   ];
-  for (const source of [...sources, '/usr/share', '/usr/lib']) {
+  for (const source of [...sources, '/usr/bin', '/usr/share', '/usr/lib']) {
     countMax = gathered.count + FILES_MAX;
     if (left > 0 && existsSync(source)) visit(source);
   }

@@ -93,10 +93,17 @@ export class QemuIo {
     this.#onChange();
   }
 
-  /** Resolves when all commands have been answered. */
+  /** Resolves when all commands have been answered; a command it is told before that gets lost. */
   async tell(commands: readonly string[]): Promise<void> {
-    this.#promptsLeft += commands.length;
-    this.#running.stdin.write(`${commands.join('\n')}\n`);
+    for (const command of commands) {
+      await this.#prompt();
+      this.#promptsLeft++;
+      this.#running.stdin.write(`${command}\n`);
+    }
+    await this.#prompt();
+  }
+
+  async #prompt(): Promise<void> {
     while (this.#promptsLeft > 0 && this.#error === undefined) {
       await new Promise<void>((resolve) => {
         this.#onChange = resolve;

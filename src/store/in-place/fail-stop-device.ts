@@ -46,7 +46,7 @@ export class FailStopDevice implements Device {
   }
 
   async #guard(call: () => Promise<void>): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
+    this.#refuseIfFailed();
     try {
       await call();
     } catch (error) {
@@ -55,6 +55,10 @@ export class FailStopDevice implements Device {
         : new StoreError('device', `${this.name}: ${String(error)}`, { cause: error });
       throw error;
     }
+    this.#refuseIfFailed();
+  }
+
+  #refuseIfFailed(): void {
     if (this.#failure !== undefined) throw this.#failure;
   }
 }

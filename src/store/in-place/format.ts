@@ -93,8 +93,8 @@ async function wipeSlots(device: Device, storeBlocks: number): Promise<void> {
 }
 
 /**
- * Writes the log ring with zeros: groups of an earlier store are gone, and the ring has its blocks, so
- * that a durable write later does not wait for the file system to find some.
+ * Writes the log ring with zeros: groups of an earlier store are gone, and the ring has its blocks,
+ * so that a durable write later does not wait for the file system to find some.
  */
 async function writeRing(device: Device, { logStart, logBlocks }: Fsinfo): Promise<void> {
   const zeros = new Uint8Array(4 * MIB);

@@ -9,7 +9,7 @@ import type { LogSink } from '../../env/log-sink.js';
 import { decodeFsinfo, encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 
 /** Segments come in pairs, so a store is a whole number of 8 MiB. */
-export const PAIR_BLOCKS = 2 * SEGMENT_BLOCKS;
+const PAIR_BLOCKS = 2 * SEGMENT_BLOCKS;
 
 /** Blocks of the largest store that fits the device. */
 export function storeBlocksFor(sizeBytes: number): number {

@@ -1,7 +1,7 @@
 /**
  * Write allocator, active map and usage file beside a plain set of VBNs in use: blocks are placed,
- * let go and abandoned, consistency points run meanwhile, the store is closed, cut and opened again,
- * and it is filled to its last block and emptied.
+ * let go and abandoned, consistency points run meanwhile, the store is closed, cut and opened
+ * again, and it is filled to its last block and emptied.
  *
  * 1. No VBN is given out that is in use, or was freed by a consistency point not yet released.
  * 2. What the map says is in use is what the model says, the metadata and the reserved blocks.

@@ -52,6 +52,8 @@ export class LogRing {
   #head: number;
   #tail: number;
   #syncedThrough: number;
+  /** Header of the group that is being written: one at a time (rule 1), so none is allocated. */
+  readonly #header = new Uint8Array(BLOCK_BYTES);
 
   constructor(device: Device, place: RingPlace) {
     this.#device = device;
@@ -110,7 +112,7 @@ export class LogRing {
       cpNumber: batch.cpNumber,
       syncedThrough: this.#syncedThrough,
     };
-    const header = encodeGroupHeader(head, entries, batch.payload.length);
+    const header = encodeGroupHeader(head, entries, batch.payload.length, this.#header);
     const blocks = header.length / BLOCK_BYTES + batch.payload.length;
     const start = this.#startOf(this.#head, blocks);
     this.#sequence++;
@@ -121,9 +123,9 @@ export class LogRing {
   }
 
   /**
-   * Groups from the mark of the opened consistency point on, in order. 'survey' says how far the log
-   * goes and what its entries are: of payload it verifies the last group's only (rule 1: all others
-   * were durable before the next was written).
+   * Groups from the mark of the opened consistency point on, in order. 'survey' says how far the
+   * log goes and what its entries are: of payload it verifies the last group's only (rule 1: all
+   * others were durable before the next was written).
    */
   async *recover(pass: RecoveryPass = 'apply'): AsyncGenerator<RecoveredBatch> {
     const place = this.#place;
@@ -218,8 +220,8 @@ export class LogRing {
     const place = this.#place;
     const position = offset % place.blocks;
     const rest = place.blocks - position;
-    // The next group begins at most one group on, and its header may be as long as a group; it stands
-    // at the ring's start if it does not fit behind this one.
+    // The next group begins at most one group on, and its header may be as long as a group; it
+    // stands at the ring's start if it does not fit behind this one.
     const areas = [{ position, blocks: Math.min(2 * GROUP_BLOCKS_MAX, rest) }];
     if (rest < 2 * GROUP_BLOCKS_MAX) {
       areas.push({ position: 0, blocks: Math.min(2 * GROUP_BLOCKS_MAX, place.blocks) });

@@ -28,7 +28,7 @@ import type { Demand } from '../medium.js';
 import { popcountAll } from '../vbn-set.js';
 
 export const PAIR_DATA_BLOCKS = 2 * SEGMENT_BLOCKS;
-export const PAIR_META_BLOCKS = SEGMENT_BLOCKS;
+const PAIR_META_BLOCKS = SEGMENT_BLOCKS;
 
 /** A metadata pair with a quarter free is filled before a free one is taken. */
 const META_ROOMY_MAX = (SEGMENT_BLOCKS * 3) / 4;

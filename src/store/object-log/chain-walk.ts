@@ -158,12 +158,12 @@ async function readCpRecord(
 }
 
 /**
- * Records that this consistency point lacks, over the SEALs, up to the first gap. Returns the number
- * of the gap.
+ * Records that this consistency point lacks, over the SEALs, up to the first gap. Returns the
+ * number of the gap.
  *
- * The first SEAL in an epoch's part of the chain ends it, whoever put it: nothing behind it was ever
- * acknowledged. Two servers may each put one, and only one of them gets the next epoch; a third may
- * put one late, into the part of an epoch that it did not know of.
+ * The first SEAL in an epoch's part of the chain ends it, whoever put it: nothing behind it was
+ * ever acknowledged. Two servers may each put one, and only one of them gets the next epoch; a
+ * third may put one late, into the part of an epoch that it did not know of.
  *
  * @param epochMax  later epochs are not followed
  */

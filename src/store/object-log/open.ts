@@ -148,8 +148,8 @@ async function seal(
       nonce: nonce(),
     };
     if (await putSeal(objects, prefix, head)) return number;
-    // A record of the chain landed there meanwhile; or an earlier SEAL stands before it, and this is
-    // a record that came too late.
+    // A record of the chain landed there meanwhile; or an earlier SEAL stands before it, and this
+    // is a record that came too late.
     const tail = await findTail(objects, prefix, fsinfo, epoch);
     number = Math.max(tail, number + 1);
   }
