@@ -30,6 +30,7 @@ export async function checkRecovered(
   model.resolveSplits(listing);
   model.checkListing(listing);
   digest.add('recovered', listing.size, happened.length);
+  model.moments.endAllReads();
   const before = after === 'cut' ? AFTER_CUT : model.moments.next();
   // From the bottom up: what reads through a layer is compared with what was read of that.
   const disks = model.disks.sort((a, b) => depthOf(a) - depthOf(b));

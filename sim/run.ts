@@ -38,7 +38,7 @@ for (let seed = Number(values.first), n = 0; n < Number(values.seeds); seed++, n
     ]);
     total.add(coverage);
     console.log(
-      `seed ${seed} ${digest} ${coverage.totals.acts} acts ${(performance.now() - t).toFixed(0)} ms`,
+      `seed ${seed} ${digest} ${coverage.totals.acts} acts ${Math.round(performance.now() - t)} ms`,
     );
   } catch (error) {
     console.log(`FAILED seed ${seed}: ${(error as Error).stack}`);

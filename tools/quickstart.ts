@@ -4,7 +4,7 @@
  *   npm run quickstart                         in tmp/quickstart, all files deleted at the end
  *   npm run quickstart -- --dir=FOLDER         elsewhere
  *   npm run quickstart -- --keep               leaves store and image there
- *   npm run quickstart -- --image-mib=64       a smaller disk (default 320)
+ *   npm run quickstart -- --image-mib=64       a smaller disk (default 256)
  *
  * Kill it anywhere, with any signal, and run it again: it says what it found, and goes on there.
  * Exit code 0: every proof holds; 1: one does not, or something failed.
@@ -21,7 +21,7 @@ const { values } = parseArgs({
   options: {
     dir: { type: 'string', default: resolve(import.meta.dirname, '../tmp/quickstart') },
     keep: { type: 'boolean', default: false },
-    'image-mib': { type: 'string', default: '320' },
+    'image-mib': { type: 'string', default: '256' },
   },
 });
 

@@ -43,7 +43,7 @@ export const actCost: Bench = {
       data.subarray(0, BLOCK_BYTES),
     );
     const large = await prepare(device, LARGE_GIB * GIB, data);
-    const mapped = large.store.show('golden').mappedBytes / GIB;
+    const mapped = large.store.show('golden@base').mappedBytes / GIB;
     await measure(report, `vdisk with ${mapped} GiB mapped`, large);
     await large.store.close();
     reportMemory(report, MEMORY_BYTES, { what: 'device', bytes: device.heldBytes });

@@ -231,10 +231,11 @@ export async function readSome(life: Life): Promise<void> {
 
 export async function readRange(life: Life, disk: ModelDisk, range: Range): Promise<void> {
   const target = life.handle(disk);
-  const before = life.model.moments.next();
+  const before = life.model.moments.beginRead();
   const bytes = Buffer.alloc(range.length, 0xa5);
   const what = describe(disk, range);
   const answer = await life.perform('read', what, () => target.read(range.offset, bytes));
+  life.model.moments.endRead(before);
   if (answer.kind === 'done') {
     life.parts.digest.addBytes(bytes);
     life.parts.coverage.totals.sectorsCompared += Math.ceil(range.length / SECTOR_BYTES);
@@ -259,9 +260,10 @@ export async function askStatus(life: Life): Promise<void> {
   const offset = alignDown(drawOffset(random, disk, length), SECTOR_BYTES);
   if (offset + length > life.shrinksTo(disk)) return;
   const target = life.handle(disk);
-  const before = life.model.moments.next();
+  const before = life.model.moments.beginRead();
   const what = `${disk.name} ${offset}+${length}`;
   const answer = await life.perform('status', what, () => target.blockStatus(offset, length));
+  life.model.moments.endRead(before);
   if (answer.kind === 'done') checkStatus(disk, { offset, length }, answer.value, before);
   else if (!life.hasStopped && !mayBeGone(life, disk, answer)) {
     throw life.unexpected('status', what, answer);

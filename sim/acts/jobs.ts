@@ -91,7 +91,7 @@ export async function diffOf(
   to: ModelDisk,
 ): Promise<void> {
   const { model } = life;
-  const before = model.moments.next();
+  const before = model.moments.beginRead();
   const sizeBytes = to.sizeBytes;
   const layers = layersBetween(from, to);
   const maySplit = from !== undefined && model.maySplitAt(to, from);
@@ -104,6 +104,7 @@ export async function diffOf(
     }
     return extents;
   });
+  model.moments.endRead(before);
   if (answer.kind === 'done') {
     const isSteady = to.sizeBytes === sizeBytes && !to.isGone && !life.isLocked(to);
     // Whoever was being resized meanwhile may be seen in either size.

@@ -35,8 +35,32 @@ export interface WriteUnderWay {
 export class Moments {
   #last = 0;
 
+  readonly #reads = new Set<number>();
+
   next(): number {
     return ++this.#last;
+  }
+
+  /** A read begins: what it may see is kept until it ends. */
+  beginRead(): number {
+    const before = this.next();
+    this.#reads.add(before);
+    return before;
+  }
+
+  endRead(before: number): void {
+    this.#reads.delete(before);
+  }
+
+  /** Nobody waits for an answer any more. */
+  endAllReads(): void {
+    this.#reads.clear();
+  }
+
+  /** When the oldest read that is under way began. */
+  get oldestRead(): number {
+    const [oldest] = this.#reads;
+    return oldest ?? Number.POSITIVE_INFINITY;
   }
 }
 
@@ -197,9 +221,12 @@ export class ModelDisk {
       }
     }
     if (outcome === 'failed' || !isDurable) return;
+    const { oldestRead } = this.#parts.moments;
     for (const { layer, versions } of write.places) {
-      const durable = new Set(versions);
-      for (const { first, count } of write.pieces) layer.settleVersion(first, count, durable);
+      if (versions[0]?.certain !== true) continue;
+      for (const { first, count } of write.pieces) {
+        layer.settleWrite(first, count, write.issuedAt, oldestRead);
+      }
     }
   }
 
@@ -236,7 +263,8 @@ export class ModelDisk {
 
   /** A FLUSH that was called at this moment was answered. */
   settle(calledAt: number): void {
-    for (const layer of this.layer.lineage()) layer.settle(calledAt);
+    const { oldestRead } = this.#parts.moments;
+    for (const layer of this.layer.lineage()) layer.settle(calledAt, oldestRead);
   }
 
   // -- reads

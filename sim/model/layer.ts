@@ -25,8 +25,15 @@ export interface Version {
   certain: boolean;
 }
 
-/** Before every moment: no version is replaced. */
+/** Not a moment: what may be there after a cut is asked for. */
 export const AFTER_CUT = -1;
+
+/** The versions of one sector, oldest first. */
+interface History {
+  versions: Version[];
+  /** What had been answered before this moment cannot come back, not even after a cut. */
+  floor: number;
+}
 
 export class Layer {
   /** Where holes lead. Only as long as it can still matter; see `adopt`. */
@@ -37,7 +44,7 @@ export class Layer {
   /** The vdisk or snapshot has been deleted. */
   isNameless = false;
   readonly #stable = new Map<number, Int32Array>();
-  readonly #unsettled = new Map<number, Version[]>();
+  readonly #unsettled = new Map<number, History>();
   /** Blocks that clients wrote or cut in this layer, as far as anybody knows. */
   readonly #changed = new Set<number>();
   readonly #changedRanges: { readonly from: number; readonly to: number }[] = [];
@@ -66,13 +73,13 @@ export class Layer {
   // -- writing
 
   put(sector: number, version: Version): void {
-    const versions = this.#unsettled.get(sector);
-    if (versions !== undefined) {
-      versions.push(version);
+    const history = this.#unsettled.get(sector);
+    if (history !== undefined) {
+      history.versions.push(version);
       return;
     }
-    const stamp = this.#stamp(sector);
-    this.#unsettled.set(sector, [{ stamp, issuedAt: 0, answeredAt: 0, certain: true }, version]);
+    const base = { stamp: this.#stamp(sector), issuedAt: 0, answeredAt: 0, certain: true };
+    this.#unsettled.set(sector, { versions: [base, version], floor: 0 });
   }
 
   /** The vdisk ends here from now on: what lies behind is gone for good. */
@@ -87,35 +94,41 @@ export class Layer {
     this.noteChanged(Math.floor(sector / 8), Number.POSITIVE_INFINITY);
   }
 
-  /** What was answered before this moment is durable. */
-  settle(before: number): void {
-    for (const [sector, versions] of this.#unsettled) {
-      const kept = versions.filter((version) => !isReplaced(version, versions, before));
-      if (kept.length < versions.length) this.#keep(sector, kept);
+  /**
+   * What was answered before this moment is durable.
+   *
+   * @param oldestRead  versions that a read which began then may see are kept for it
+   */
+  settle(before: number, oldestRead: number): void {
+    for (const [sector, history] of this.#unsettled) {
+      for (const { certain, issuedAt, answeredAt } of history.versions) {
+        if (certain && answeredAt < before) history.floor = Math.max(history.floor, issuedAt);
+      }
+      this.#forget(sector, history, oldestRead);
     }
   }
 
-  /** This version, answered, is durable. */
-  settleVersion(first: number, count: number, durable: ReadonlySet<Version>): void {
+  /** A version of these sectors that was issued at this moment is durable. */
+  settleWrite(first: number, count: number, issuedAt: number, oldestRead: number): void {
     for (let sector = first; sector < first + count; sector++) {
-      const versions = this.#unsettled.get(sector);
-      const floor = versions?.find((version) => version.certain && durable.has(version));
-      if (versions === undefined || floor === undefined) continue;
-      this.#keep(
-        sector,
-        versions.filter((version) => version.answeredAt >= floor.issuedAt),
-      );
+      const history = this.#unsettled.get(sector);
+      if (history === undefined) continue;
+      history.floor = Math.max(history.floor, issuedAt);
+      this.#forget(sector, history, oldestRead);
     }
   }
 
-  #keep(sector: number, kept: Version[]): void {
+  /** Forgets what nobody can see, and what cannot come back. */
+  #forget(sector: number, history: History, oldestRead: number): void {
+    const { versions, floor } = history;
+    const kept = versions.filter(
+      (version) => version.answeredAt >= floor || !isReplaced(version, versions, oldestRead),
+    );
     const [only] = kept;
-    if (kept.length > 1 || only === undefined || only.answeredAt === Number.POSITIVE_INFINITY) {
-      this.#unsettled.set(sector, kept);
-      return;
-    }
-    this.#unsettled.delete(sector);
-    this.#setStable(sector, only.stamp);
+    if (kept.length === 1 && only !== undefined && only.issuedAt <= floor) {
+      this.#unsettled.delete(sector);
+      this.#setStable(sector, only.stamp);
+    } else history.versions = kept;
   }
 
   // -- reading
@@ -131,16 +144,15 @@ export class Layer {
     isWhole = true,
   ): number | undefined {
     for (let layer: Layer = this; ; ) {
-      const versions = layer.#unsettled.get(sector);
-      if (versions === undefined) {
+      const history = layer.#unsettled.get(sector);
+      if (history === undefined) {
         const stamp = layer.#stamp(sector);
         if (stamp !== HOLE) return test(stamp) ? stamp : undefined;
       } else {
-        const found = matchVersions(versions, before, test);
-        if (found !== undefined) {
-          if (isWhole && before > 0) see(versions, found, before);
-          if (found.stamp !== HOLE) return found.stamp;
-        } else if (!mayBeHole(versions, before)) return undefined;
+        const found = matchVersions(history, before, test);
+        if (found === undefined) return undefined;
+        if (isWhole && before !== AFTER_CUT) see(history.versions, found, before);
+        if (found.stamp !== HOLE) return found.stamp;
       }
       if (layer.backing === undefined || sector >= layer.limitSector) {
         return test(ZERO_STAMP) ? ZERO_STAMP : undefined;
@@ -217,26 +229,26 @@ function isReplaced(version: Version, versions: readonly Version[], before: numb
   return false;
 }
 
-/** The newest version that may be seen and passes the test. A hole passes when no other does. */
+function maySee(version: Version, { versions, floor }: History, before: number): boolean {
+  if (before === AFTER_CUT) return version.answeredAt >= floor;
+  return !isReplaced(version, versions, before);
+}
+
+/** The newest version that may be seen and passes the test; a hole if no other does. */
 function matchVersions(
-  versions: readonly Version[],
+  history: History,
   before: number,
   test: (stamp: number) => boolean,
 ): Version | undefined {
+  const { versions } = history;
   let hole: Version | undefined;
   for (let index = versions.length - 1; index >= 0; index--) {
     const version = versions[index];
-    if (version === undefined || isReplaced(version, versions, before)) continue;
+    if (version === undefined || !maySee(version, history, before)) continue;
     if (version.stamp === HOLE) hole ??= version;
     else if (test(version.stamp)) return version;
   }
   return hole;
-}
-
-function mayBeHole(versions: readonly Version[], before: number): boolean {
-  return versions.some(
-    (version) => version.stamp === HOLE && !isReplaced(version, versions, before),
-  );
 }
 
 /** If nothing was under way, what a reader saw is what everybody sees from then on. */

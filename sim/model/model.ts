@@ -200,7 +200,8 @@ export class Model {
   settleAll(calledAt: number): void {
     const layers = new Set<Layer>();
     for (const disk of this.#disks) for (const layer of disk.layer.lineage()) layers.add(layer);
-    for (const layer of layers) if (layer.unsettledCount > 0) layer.settle(calledAt);
+    const { oldestRead } = this.moments;
+    for (const layer of layers) if (layer.unsettledCount > 0) layer.settle(calledAt, oldestRead);
   }
 
   // -- after an open

@@ -43,15 +43,20 @@ class Driver {
     switch (random.below(7)) {
       case 0:
       case 1:
-        return this.#load(vbn);
+        this.#load(vbn);
+        break;
       case 2:
-        return this.#makeDirty(vbn);
+        this.#makeDirty(vbn);
+        break;
       case 3:
-        return this.#settle(vbn);
+        this.#settle(vbn);
+        break;
       case 4:
-        return this.#pinSome(vbn);
+        this.#pinSome(vbn);
+        break;
       case 5:
-        return this.#unpinOne();
+        this.#unpinOne();
+        break;
       default:
         this.#pool.dropVbn(vbn);
         this.#clean.delete(vbn);

@@ -77,7 +77,7 @@ class ObjectPlace implements Place {
   #objects = new MemoryObjectStore();
   readonly #random = seededRandom(3);
 
-  #nonce = (): Uint8Array => {
+  readonly #nonce = (): Uint8Array => {
     const bytes = new Uint8Array(16);
     this.#random.fill(bytes);
     return bytes;

@@ -24,6 +24,9 @@ const UNIT_ENTRIES_MAX = 100;
 /** Header of a group that was put together from two: what PAYLOAD_BLOCKS_MAX leaves free. */
 const MERGED_HEADER_BYTES_MAX = 20 * BLOCK_BYTES;
 
+/** Payload that goes into memory of the writer's own: what a few clients flush. */
+const SCRATCH_BLOCKS = 16;
+
 interface Request {
   readonly trees: readonly Tree[];
   readonly resolve: () => void;
@@ -34,6 +37,8 @@ export class LogWriter {
   readonly #engine: Engine;
   #requests: Request[] = [];
   #running = false;
+  /** Rounds follow one another, so the payload of a small one needs no memory of its own. */
+  readonly #scratch = Buffer.alloc(SCRATCH_BLOCKS * BLOCK_BYTES);
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -88,7 +93,7 @@ export class LogWriter {
       }
       // From here to the end of the collection nothing is awaited.
       const written = medium.logsData ? Promise.resolve() : this.#placeDirty(trees);
-      const collector = new Collector(this.#engine, medium.logsData);
+      const collector = new Collector(this.#engine, medium.logsData, this.#scratch);
       const batches = collector.takeTrees(trees) ? collector.finish(trees) : undefined;
       await written;
       if (batches !== undefined) return batches;
@@ -157,13 +162,15 @@ function placeOne(engine: Engine, tree: Tree, fbn: number): Promise<void> | unde
 class Collector {
   readonly #engine: Engine;
   readonly #logsData: boolean;
+  readonly #scratch: Buffer;
   readonly #data: { entry: LogEntry; buffer: number }[] = [];
   readonly #pointers: LogEntry[] = [];
   #run: { treeId: number; fbn: number; vbn: number; crcs: number[] } | undefined;
 
-  constructor(engine: Engine, logsData: boolean) {
+  constructor(engine: Engine, logsData: boolean, scratch: Buffer) {
     this.#engine = engine;
     this.#logsData = logsData;
+    this.#scratch = scratch;
   }
 
   /** False if something on the way is not loaded, or, in an object log, not placed. */
@@ -254,7 +261,9 @@ class Collector {
   /** Copies the blocks: clients may change the buffers while the group is written. */
   #dataBatch(from: number, to: number): LogBatch {
     const { pool, generation } = this.#engine;
-    const payload = Buffer.allocUnsafe((to - from) * BLOCK_BYTES);
+    const length = (to - from) * BLOCK_BYTES;
+    const isSmall = this.#data.length * BLOCK_BYTES <= this.#scratch.length;
+    const payload = isSmall ? this.#scratch.subarray(0, length) : Buffer.allocUnsafe(length);
     const blocks: Uint8Array[] = [];
     const entries: LogEntry[] = [];
     for (let index = from; index < to; index++) {

@@ -42,7 +42,7 @@ class Driver {
   #device = new MemoryDevice({ sizeBytes: 64 * MIB });
   #engine: Engine | undefined;
   /** Trees that name each block. */
-  #owners = new Map<number, Set<number>>();
+  readonly #owners = new Map<number, Set<number>>();
   /** Those of the generation that is being written. */
   #frozen: Map<number, Set<number>> | undefined;
   #placed: readonly number[] = [];

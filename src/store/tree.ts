@@ -31,31 +31,24 @@ export interface FrozenTree {
 
 /** Growing list of (fbn, count) pairs. */
 export class ExtentList {
-  #items = new Float64Array(32);
-  #length = 0;
+  // A plain array: most lists hold one write and live until its FLUSH, and typed arrays are dear to
+  // make and to collect.
+  readonly #items: number[] = [];
 
   get length(): number {
-    return this.#length;
+    return this.#items.length / 2;
   }
 
   push(fbn: number, count: number): void {
-    const at = this.#length * 2;
-    if (this.#length > 0) {
-      const last = at - 2;
+    const last = this.#items.length - 2;
+    if (last >= 0) {
       const end = (this.#items[last] as number) + (this.#items[last + 1] as number);
       if (end === fbn) {
         this.#items[last + 1] = (this.#items[last + 1] as number) + count;
         return;
       }
     }
-    if (at === this.#items.length) {
-      const bigger = new Float64Array(at * 2);
-      bigger.set(this.#items);
-      this.#items = bigger;
-    }
-    this.#items[at] = fbn;
-    this.#items[at + 1] = count;
-    this.#length++;
+    this.#items.push(fbn, count);
   }
 
   fbn(index: number): number {

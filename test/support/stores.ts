@@ -207,7 +207,7 @@ export class SimulatedStore {
 
   /**
    * Power fails (if it has not yet) and comes back; the store is opened again.
-   * @param cutsDuringRecovery  so often it fails again while the store is opened, each time a write later
+   * @param cutsDuringRecovery  so often it fails again in the next open, each time a write later
    */
   async cut(cutsDuringRecovery = 0): Promise<Store> {
     this.machine.powerOff();
@@ -301,7 +301,8 @@ export function same(actual: Uint8Array, expected: Uint8Array, what: string): vo
   assert.equal(actual.length, expected.length, `${what}: length`);
   const at = actual.findIndex((byte, index) => byte !== expected[index]);
   assert.fail(
-    `${what}: byte ${at} (block ${Math.floor(at / BLOCK_BYTES)}) is ${actual[at]}, not ${expected[at]}`,
+    `${what}: byte ${at} (block ${Math.floor(at / BLOCK_BYTES)}) is ${actual[at]}, ` +
+      `not ${expected[at]}`,
   );
 }
 

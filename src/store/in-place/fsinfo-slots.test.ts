@@ -45,7 +45,7 @@ describe('fsinfo slots', () => {
     assert.deepEqual(slotBlocks(9, 16_384), [1, 16_383]);
   });
 
-  test('of every combination of damages the newest that is left is opened, and its twin healed', async () => {
+  test('every combination of damages: the newest that is left is opened, its twin healed', async () => {
     const { device: origin } = await twoGenerations();
     const kinds = Object.keys(DAMAGES);
     let opened = 0;

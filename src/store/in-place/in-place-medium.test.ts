@@ -122,7 +122,7 @@ describe('in-place medium', () => {
     assert.equal(pool.find(vbn), -1);
   });
 
-  test('a FLUSH that names blocks which a consistency point is writing waits for them', async () => {
+  test('a FLUSH waits for blocks that a consistency point is writing', async () => {
     const inner = await newDevice();
     const device = new GatedDevice(inner);
     const engine = await openEngine(device);
@@ -149,7 +149,7 @@ describe('in-place medium', () => {
     await running;
   });
 
-  test('a FLUSH of blocks that are dirty logs them by content, with one durable write', async () => {
+  test('a FLUSH of dirty blocks is one durable write, with their content', async () => {
     const inner = await newDevice();
     const device = new GatedDevice(inner);
     const engine = await openEngine(device);

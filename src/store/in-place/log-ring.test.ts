@@ -144,7 +144,7 @@ describe('log ring', () => {
     }
   });
 
-  test('the last group torn at every sector is no group, and the next one takes its place', async () => {
+  test('the last group torn at every sector is none; the next takes its place', async () => {
     const before = newDevice(16);
     const ring = new LogRing(before, place(16));
     await ring.append([batchOf(1, 2)]);
@@ -244,7 +244,7 @@ describe('log ring: rot', () => {
     }
   });
 
-  test('a second group whose header is longer than a block is found behind a damaged one', async () => {
+  test('a long header behind a damaged group is found', async () => {
     const device = newDevice(2048);
     const ring = new LogRing(device, place(2048));
     const many = Array.from({ length: 300 }, (_, index) => rangeEntry(index));

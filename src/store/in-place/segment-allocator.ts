@@ -123,17 +123,47 @@ export class SegmentAllocator {
     while (!this.isReady(kind, blocks)) {
       const segment = await this.#choose(kind);
       if (segment === undefined) {
+        if (await this.#refreshOpen(kind)) continue;
         throw new StoreError(
           'out-of-space',
           `${this.#name} has no room for ${blocks} more ${kind} blocks; delete vdisks or snapshots`,
         );
       }
+      // Somebody may have been promised the pair since it was chosen.
+      if (this.#isFreePair(segment) && !this.#mayTakePair(kind)) continue;
       await this.#openSegment(kind, segment);
     }
   }
 
+  /**
+   * Gaps count as room although they came about in a segment that is open: takes them in.
+   * @returns true if there were any
+   */
+  async #refreshOpen(kind: TagKind): Promise<boolean> {
+    let isMore = false;
+    for (const open of [...this.#open[kind]]) {
+      let busy = this.#source.busyBits(open.segment);
+      while (busy === undefined) {
+        await this.#source.loadBits(open.segment);
+        busy = this.#source.busyBits(open.segment);
+      }
+      // Loading let others run: it may be full by now.
+      if (!this.#open[kind].includes(open)) continue;
+      const free = busy.map((word) => ~word);
+      const left = popcountAll(free);
+      if (left > open.left) isMore = true;
+      open.free.set(free);
+      open.left = left;
+      open.word = 0;
+    }
+    return isMore;
+  }
+
   async #openSegment(kind: TagKind, segment: number): Promise<void> {
     this.#openSegments.add(segment);
+    // Before anything is awaited: what is promised from here on must not count on the pair.
+    if (kind === 'meta') this.#claimForMeta(segment);
+    else this.#claimForData(segment);
     let busy = this.#source.busyBits(segment);
     try {
       while (busy === undefined) {
@@ -142,6 +172,7 @@ export class SegmentAllocator {
       }
     } catch (error) {
       this.#openSegments.delete(segment);
+      this.#freePairIfEmpty(segment);
       throw error;
     }
     const free = busy.map((word) => ~word);
@@ -152,8 +183,6 @@ export class SegmentAllocator {
       SEGMENT_BLOCKS - left === chunk.occupied[index],
       `the active map and the usage file agree on segment ${segment}`,
     );
-    if (kind === 'meta') this.#claimForMeta(segment);
-    else this.#claimForData(segment);
     if (left === 0) {
       this.#openSegments.delete(segment);
       return;

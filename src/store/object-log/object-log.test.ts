@@ -138,7 +138,7 @@ describe('object log: life', () => {
     assert.equal(objects.objects.count, 0);
   });
 
-  test('flushed blocks are there after the process is gone; unflushed ones need not be', async () => {
+  test('flushed blocks are there after the process is gone', async () => {
     const objects = await newMemoryStore();
     const engine = await openEngine(objects, systemClock);
     const tree = await addTree(engine);
@@ -150,7 +150,7 @@ describe('object log: life', () => {
     for (let fbn = 0; fbn < 50; fbn++) assert.equal(await readBlock(after, found, fbn), 1 + fbn);
   });
 
-  test('the second opener takes over; the first is fenced and acknowledges nothing more', async () => {
+  test('the second opener takes over; the first is fenced for good', async () => {
     const objects = await newMemoryStore();
     const first = await openEngine(objects, systemClock);
     const tree = await addTree(first);
@@ -175,7 +175,7 @@ describe('object log: life', () => {
     assert.equal(await readBlock(third, third.table.get(tree.id) as Tree, 1), 13);
   });
 
-  test('two that seal at once: whoever gets the epoch, nothing that it flushes is lost', async () => {
+  test('two seal at once: whoever gets the epoch, nothing is lost', async () => {
     const objects = await newMemoryStore();
     const first = await openEngine(objects, systemClock);
     const tree = await addTree(first);
@@ -210,25 +210,29 @@ describe('object log: life', () => {
     assert.deepEqual(await walk.next(), { done: true, value: 1026 });
   });
 
-  test('a consistency point does not wait for a record that a client opened meanwhile', async () => {
+  test('a consistency point does not wait for a record opened meanwhile', async () => {
     const objects = await newMemoryStore();
     const engine = await openEngine(objects, systemClock);
     const tree = await addTree(engine);
     await writeBlock(engine, tree, 0, 1);
     const running = engine.consistencyPoint();
-    const place = setInterval(() => {
+    let isRunning = true;
+    const placing = (async () => {
       const tag = { treeId: tree.id, fbn: 9, level: 0, crc: 0, kind: 'data' } as const;
-      const { vbns } = engine.medium.place('data', [new Uint8Array(BLOCK_BYTES)], [tag]);
-      for (const vbn of vbns) engine.medium.abandon(vbn, 'data');
-    }, 0);
+      for (; isRunning; await systemClock.yield()) {
+        const { vbns } = engine.medium.place('data', [new Uint8Array(BLOCK_BYTES)], [tag]);
+        for (const vbn of vbns) engine.medium.abandon(vbn, 'data');
+      }
+    })();
     try {
       await running;
     } finally {
-      clearInterval(place);
+      isRunning = false;
+      await placing;
     }
   });
 
-  test('dead records are deleted, and the store does not grow with what is overwritten', async () => {
+  test('dead records are deleted: the store does not grow with overwrites', async () => {
     const objects = await newMemoryStore();
     const engine = await openEngine(objects, systemClock);
     const tree = await addTree(engine);
@@ -276,7 +280,7 @@ describe('object log: cuts', () => {
     }
   }
 
-  test('power cut at every put, and at a put of the recovery: what was flushed is there', async () => {
+  test('power cut at every put, and in the recovery: what was flushed is there', async () => {
     let recoveries = 0;
     for (let at = 1; ; at++) {
       const clock = new VirtualClock();

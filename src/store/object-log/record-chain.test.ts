@@ -121,7 +121,7 @@ describe('record chain', () => {
     }
   });
 
-  test('two chains from the same number: of each record one wins, of the chains at most one', async () => {
+  test('two chains from one number: each record has one winner', async () => {
     for (let seed = 1; seed <= 40; seed++) {
       const scene = new Scene(seed);
       const chains = [scene.chain(), scene.chain(scene.objects.anotherClient())];
