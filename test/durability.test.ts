@@ -1,6 +1,6 @@
 /**
- * docs/DURABILITY.md, row by row: what is there after a kill, and after damage. A kill is a store that
- * nobody closes, opened again from its device. The simulator has the power cuts.
+ * docs/DURABILITY.md, row by row: what is there after a kill, and after damage. A kill is a store
+ * that nobody closes, opened again from its disk. The simulator has the power cuts.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -15,14 +15,47 @@ const DEVICE_BYTES = 64 * MIB;
 /** No consistency point comes by itself. */
 const NEVER_MS = 2 ** 30;
 
-function open(device: Device): Promise<Store> {
-  return openStore({ kind: 'device', device }, { cpIntervalMs: NEVER_MS });
+/** A machine with one disk. Who is killed never hears from the disk again, nor it from them. */
+class Machine {
+  readonly disk: Device;
+  #kill: () => void = () => undefined;
+  /** Writes and syncs fail from now on. */
+  isBroken = false;
+
+  constructor(disk: Device = new MemoryDevice({ sizeBytes: DEVICE_BYTES })) {
+    this.disk = disk;
+  }
+
+  /** Kills whoever has the store open, and opens it. */
+  open(): Promise<Store> {
+    this.#kill();
+    let isKilled = false;
+    this.#kill = () => {
+      isKilled = true;
+    };
+    const call = (isWrite: boolean, work: () => Promise<void>): Promise<void> => {
+      if (isKilled) return new Promise(() => undefined);
+      if (isWrite && this.isBroken) return Promise.reject(new StoreError('device', 'broken'));
+      return work();
+    };
+    const { disk } = this;
+    const device: Device = {
+      name: disk.name,
+      sizeBytes: disk.sizeBytes,
+      read: (offset, into) => call(false, () => disk.read(offset, into)),
+      write: (offset, from) => call(true, () => disk.write(offset, from)),
+      writeDurable: (offset, from) => call(true, () => disk.writeDurable(offset, from)),
+      sync: () => call(true, () => disk.sync()),
+      close: () => Promise.resolve(),
+    };
+    return openStore({ kind: 'device', device }, { cpIntervalMs: NEVER_MS });
+  }
 }
 
-async function newStore(): Promise<{ device: MemoryDevice; store: Store }> {
-  const device = new MemoryDevice({ sizeBytes: DEVICE_BYTES });
-  await formatStore({ kind: 'device', device });
-  return { device, store: await open(device) };
+async function newStore(): Promise<{ machine: Machine; store: Store }> {
+  const machine = new Machine();
+  await formatStore({ kind: 'device', device: machine.disk });
+  return { machine, store: await machine.open() };
 }
 
 function filled(byte: number, bytes = BLOCK_BYTES): Buffer {
@@ -41,7 +74,7 @@ function rejectsWith(kind: StoreErrorKind, work: Promise<unknown>, text = /./): 
 
 describe('after a kill', () => {
   it('what was flushed is there: writes, FUA with all before it, trims', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const disk = await store.createVdisk('disk', MIB);
     await disk.write(0, filled(1));
     await disk.write(5000, filled(2, 100));
@@ -49,7 +82,7 @@ describe('after a kill', () => {
     await disk.trim(0, BLOCK_BYTES);
     await disk.write(9 * BLOCK_BYTES, filled(3));
     await disk.write(10 * BLOCK_BYTES, filled(4, 512), { fua: true });
-    const again = await open(device);
+    const again = await machine.open();
     assert.equal(again.stats().recovered, true);
     const found = [0, 5000, 9 * BLOCK_BYTES, 10 * BLOCK_BYTES];
     const bytes = await Promise.all(found.map((offset) => byteAt(again, 'disk', offset)));
@@ -57,7 +90,7 @@ describe('after a kill', () => {
   });
 
   it('every act that was answered is there', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     await store.createVdisk('disk', MIB);
     await store.createVdisk('gone', MIB);
     await store.snapshot([{ vdisk: 'disk', snapshot: 'v1' }]);
@@ -65,84 +98,61 @@ describe('after a kill', () => {
     await store.rename('clone', 'other');
     await store.resize('other', 2 * MIB);
     await store.delete('gone');
-    const again = await open(device);
+    const again = await machine.open();
     const names = again.list().map(({ name, sizeBytes }) => `${name} ${sizeBytes / MIB}`);
     assert.deepEqual(names.sort(), ['disk 1', 'disk@v1 1', 'other 2']);
   });
 
   it('a flush of a clone covers what it reads through', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const golden = await store.createVdisk('golden', MIB);
     await golden.write(0, filled(7));
     await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
     const clone = await store.clone('golden@v1', 'clone');
     await clone.flush();
-    assert.equal(await byteAt(await open(device), 'clone', 0), 7);
+    assert.equal(await byteAt(await machine.open(), 'clone', 0), 7);
   });
 
   it('a split that was started goes on by itself; one that is done is done', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const golden = await store.createVdisk('golden', 8 * MIB);
-    await golden.write(0, filled(7, 8 * MIB));
+    await golden.write(0, filled(7, 8 * MIB), { fua: true });
     await store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
     await store.clone('golden@v1', 'clone');
     await store.split('clone', { mode: 'copy' });
-    const second = await open(device);
+    const second = await machine.open();
     await second.idle();
     assert.equal(second.show('clone').backing, undefined);
-    const third = await open(device);
+    const third = await machine.open();
     assert.equal(third.show('clone').backing, undefined);
     assert.equal(await byteAt(third, 'clone', 8 * MIB - 1), 7);
   });
 
   it('a store that was closed is just as it was, and says so', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const disk = await store.createVdisk('disk', MIB);
     await disk.write(0, filled(1));
     await store.close();
-    const again = await open(device);
+    const again = await machine.open();
     assert.equal(again.stats().recovered, false);
     assert.equal(await byteAt(again, 'disk', 0), 1);
   });
 });
 
-/** Passes everything on until it is told to fail: from then on no write succeeds. */
-function failing(device: Device): { device: Device; fail: () => void } {
-  let isFailing = false;
-  const checked = (work: () => Promise<void>): Promise<void> =>
-    isFailing ? Promise.reject(new StoreError('device', 'the disk is broken')) : work();
-  return {
-    fail: () => {
-      isFailing = true;
-    },
-    device: {
-      name: device.name,
-      sizeBytes: device.sizeBytes,
-      read: (offset, into) => device.read(offset, into),
-      write: (offset, from) => checked(() => device.write(offset, from)),
-      writeDurable: (offset, from) => checked(() => device.writeDurable(offset, from)),
-      sync: () => checked(() => device.sync()),
-      close: () => device.close(),
-    },
-  };
-}
-
 describe('when the device fails or is full', () => {
   it('a failed write stops the store, and what had been flushed is there', async () => {
-    const { device, store } = await newStore();
-    await store.close();
-    const broken = failing(device);
-    const stopped = await open(broken.device);
-    const disk = await stopped.createVdisk('disk', MIB);
+    const { machine, store } = await newStore();
+    const disk = await store.createVdisk('disk', MIB);
     await disk.write(0, filled(1));
     await disk.flush();
-    broken.fail();
+    machine.isBroken = true;
     await disk.write(0, filled(2));
     await rejectsWith('device', disk.flush(), /open it again/);
     await rejectsWith('device', disk.flush());
-    await rejectsWith('device', stopped.createVdisk('more', MIB));
+    await rejectsWith('device', store.createVdisk('more', MIB));
     assert.throws(() => void disk.write(0, filled(3)), /open it again/);
-    assert.equal(await byteAt(await open(device), 'disk', 0), 1);
+    machine.isBroken = false;
+    assert.equal(await byteAt(await machine.open(), 'disk', 0), 1);
   });
 
   it('a write without space changes nothing; flush and delete work, and space comes back', async () => {
@@ -174,13 +184,13 @@ describe('when the device fails or is full', () => {
 
 describe('damage', () => {
   it('a rotten data block is corrupt, by name; writing it again mends it', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const disk = await store.createVdisk('disk', MIB);
     await disk.write(0, filled(1, 3 * BLOCK_BYTES));
     await disk.write(BLOCK_BYTES, filled(0xa7));
     await store.close();
-    await rot(device, filled(0xa7));
-    const again = await open(device);
+    await rot(machine.disk, filled(0xa7));
+    const again = await machine.open();
     const read = byteAt(again, 'disk', BLOCK_BYTES);
     await rejectsWith('corrupt', read, /^vdisk disk, block 1 \(byte 4096\)/);
     assert.equal(await byteAt(again, 'disk', 0), 1);
@@ -189,7 +199,7 @@ describe('damage', () => {
   });
 
   it('with both newest fsinfos gone the consistency point before is opened, and the log', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     const disk = await store.createVdisk('disk', MIB);
     await disk.write(0, filled(1));
     await store.consistencyPoint();
@@ -198,19 +208,19 @@ describe('damage', () => {
     await store.consistencyPoint();
     const slot = store.stats().cpNumber % 2;
     for (const block of [slot, DEVICE_BYTES / BLOCK_BYTES - 2 + slot]) {
-      await device.write(block * BLOCK_BYTES, [filled(0)]);
+      await machine.disk.write(block * BLOCK_BYTES, [filled(0)]);
     }
-    assert.equal(await byteAt(await open(device), 'disk', 0), 2);
+    assert.equal(await byteAt(await machine.open(), 'disk', 0), 2);
   });
 
   it('a device that was cut short is refused, with both lengths', async () => {
-    const { device, store } = await newStore();
+    const { machine, store } = await newStore();
     await store.close();
     const first = filled(0, 48 * MIB);
-    await device.read(0, [first]);
+    await machine.disk.read(0, [first]);
     const short = new MemoryDevice({ sizeBytes: first.length });
     await short.write(0, [first]);
-    await rejectsWith('invalid', open(short), /48 MiB.*64 MiB/);
+    await rejectsWith('invalid', new Machine(short).open(), /48 MiB.*64 MiB/);
   });
 });
 

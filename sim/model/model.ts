@@ -308,14 +308,28 @@ export class Model {
         split.isDurable = true;
         continue;
       }
-      const isSure = this.foreignBacking(root)?.isSure === true;
-      const bottom = this.disks.find((disk) => disk.layer === split.layer);
-      if (bottom !== undefined && listing.get(bottom.name)?.backing === undefined) {
+      const backing = listing.get(this.#oldestOwn(root).name)?.backing;
+      if (backing === undefined) {
         this.endSplit(root);
-      } else if (split.isDurable && isSure && !known('R2')) {
-        throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
-      } else root.split = undefined;
+      } else if (backing !== '') {
+        if (split.isDurable && !known('R2')) {
+          throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
+        }
+        root.split = undefined;
+      }
     }
+  }
+
+  /** The vdisk, or the oldest of its snapshots. */
+  #oldestOwn(root: ModelDisk): ModelDisk {
+    let oldest = root;
+    for (let layer = root.layer.below; layer !== undefined; layer = layer.below) {
+      const owner = this.disks.find((disk) => disk.layer === layer);
+      if (owner === undefined) continue;
+      if (owner.of !== root) break;
+      oldest = owner;
+    }
+    return oldest;
   }
 
   // -- deletes

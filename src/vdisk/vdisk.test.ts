@@ -198,9 +198,9 @@ describe('trim and write zeroes', () => {
 });
 
 describe('heights', () => {
-  const sizes = [1024, MIB, MIB + 512, 256 * MIB, 256 * MIB + 512, 64 * GIB, 64 * GIB + 512];
+  const sizes = [1024, MIB, MIB + 1024, 256 * MIB, 256 * MIB + 1024, 64 * GIB, 64 * GIB + 1024];
   onEachMedium('1 to 5: first and last bytes, and around each border', async (t) => {
-    for (const [number, size] of [...sizes, 16 * TIB, 16 * TIB + 512, PIB].entries()) {
+    for (const [number, size] of [...sizes, 16 * TIB, 16 * TIB + 1024, PIB].entries()) {
       const name = `d${number}`;
       const vdisk = await t.store.createVdisk(name, size);
       const places = [0, MIB, 256 * MIB, 64 * GIB, 16 * TIB, size]
@@ -218,7 +218,7 @@ describe('heights', () => {
       assert.ok(extents.length <= 2 * places.length + 1);
     }
     const store = await t.reopen();
-    for (const [number, size] of [...sizes, 16 * TIB, 16 * TIB + 512, PIB].entries()) {
+    for (const [number, size] of [...sizes, 16 * TIB, 16 * TIB + 1024, PIB].entries()) {
       const vdisk = store.vdisk(`d${number}`);
       same(await readAll(vdisk, size - 300, 300), pattern(300, (size - 300) % 1009), `d${number}`);
       await store.delete(`d${number}`);

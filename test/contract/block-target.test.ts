@@ -1,4 +1,6 @@
+import assert from 'node:assert/strict';
 import { MEDIUM_KINDS, type MediumKind } from '../../sim/machine.js';
+import { BLOCK_BYTES } from '../../src/base/units.js';
 import type { Clock } from '../../src/env/clock.js';
 import { systemClock } from '../../src/env/system-clock.js';
 import type { SplitMode } from '../../src/layout/tree-record.js';
@@ -9,12 +11,12 @@ type Store = TestStore['store'];
 
 async function fixtureOf(
   medium: MediumKind,
-  make: (store: Store, content: Uint8Array) => Promise<string>,
+  make: (store: Store, content: Uint8Array, test: TestStore<Clock>) => Promise<string>,
 ): Promise<TargetFixture> {
   const test = await openTestStore(medium, systemClock);
   const others: TestStore<Clock>[] = [];
   const content = pattern(TARGET_BYTES, 5);
-  const name = await make(test.store, content);
+  const name = await make(test.store, content, test);
   return {
     target: test.store.vdisk(name),
     content,
@@ -56,6 +58,24 @@ for (const medium of MEDIUM_KINDS) {
   );
 
   blockTargetContract(`clone (${medium})`, () => fixtureOf(medium, cloneOf));
+
+  blockTargetContract(`clone whose split pauses (${medium})`, () =>
+    fixtureOf(medium, async (store, content, test) => {
+      const name = await cloneOf(store, content);
+      // Three blocks cannot be read for a while: the split stays as it is, holes between fills.
+      const rot = (): void => {
+        for (const block of [1, 255, 513]) {
+          test.rot(content.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES));
+        }
+      };
+      rot();
+      const job = await store.split(name, { mode: 'copy' });
+      await store.idle();
+      assert.equal(job.state()?.state, 'paused');
+      rot();
+      return name;
+    }),
+  );
 
   for (const mode of ['copy', 'share'] satisfies SplitMode[]) {
     blockTargetContract(`clone in mid-split (${medium}, ${mode})`, () =>

@@ -23,7 +23,7 @@ import type { BlockTarget, Extent } from '../../src/vdisk/block-target.js';
 
 export const MEDIA = MEDIUM_KINDS;
 
-export const PREFIX = 'store';
+const PREFIX = 'store';
 const HOUR_MS = 3_600_000;
 
 export interface TestStoreOptions extends OpenOptions {

@@ -58,7 +58,8 @@ export async function hashExport(uri: string): Promise<string> {
   return hash.digest('hex');
 }
 
-const PROMPT = 'qemu-io> ';
+const QEMU_IO = 'qemu-io';
+const PROMPT = `${QEMU_IO}> `;
 
 /** A qemu-io that stays connected and is told what to do, command by command. */
 export class QemuIo {
@@ -70,7 +71,7 @@ export class QemuIo {
   #onChange: () => void = () => undefined;
 
   constructor(uri: string) {
-    this.#running = spawn('qemu-io', ['-f', 'raw', '-t', 'none', uri], { env: ENVIRONMENT });
+    this.#running = spawn(QEMU_IO, ['-f', 'raw', '-t', 'none', uri], { env: ENVIRONMENT });
     this.#running.stdout.on('data', (chunk: Buffer) => this.#read(chunk));
     this.#running.stderr.on('data', (chunk: Buffer) => this.#read(chunk));
     this.#running.stdin.on('error', (error) => this.#fail(error));

@@ -18,6 +18,7 @@ import { loadRecords, replayLog } from '../recovery.js';
 import { ExtentList, type Tree } from '../tree.js';
 import { epochText, numberKey, putText, walkChain } from './chain-walk.js';
 import { formatObjectLog, openObjectLog } from './open.js';
+import { RecordChain } from './record-chain.js';
 
 const NOBODY = { put: () => undefined, remove: () => undefined };
 const PREFIX = 'p';
@@ -208,6 +209,38 @@ describe('object log: life', () => {
     const seal = await walk.next();
     assert.equal(seal.done === true ? undefined : seal.value.record.kind, 'seal');
     assert.deepEqual(await walk.next(), { done: true, value: 1026 });
+  });
+
+  test('a late SEAL in the part of a newer epoch ends that one', async () => {
+    const objects = await newMemoryStore();
+    const { fsinfo } = await openObjectLog(objects, PREFIX, nonceFrom(5));
+    // Epoch 2 begins at 1026; there a SEAL lands that says epoch 1.
+    const identity = {
+      uuid: fsinfo.uuid,
+      lineage: 0,
+      epoch: 1,
+      nonce: nonceFrom(6),
+      prefix: PREFIX,
+    };
+    const late = new RecordChain(objects, identity, 1026);
+    late.close(late.open(), 'seal');
+    await late.acknowledged(1026);
+    const ends: unknown[] = [];
+    for (const epochMax of [1, 2, 3]) {
+      if (epochMax === 3) {
+        const text = epochText({ base: 1, first: 5000, sealed: 1027 });
+        await putText(objects, numberKey(PREFIX, 'epoch', 3), text);
+      }
+      const walk = walkChain(objects, PREFIX, fsinfo, epochMax);
+      let step = await walk.next();
+      while (step.done !== true) step = await walk.next();
+      ends.push(step.value);
+    }
+    assert.deepEqual(ends, [3, 1027, 5000]);
+    const engine = await openEngine(objects, systemClock);
+    await addTree(engine);
+    const again = await openEngine(objects, systemClock);
+    assert.equal(again.table.size, 1);
   });
 
   test('a consistency point does not wait for a record opened meanwhile', async () => {
