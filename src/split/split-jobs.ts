@@ -297,6 +297,9 @@ export class SplitJobs {
     tree.split = undefined;
     tree.isReleasePending = true;
     job.isReleased = true;
+    // An act after this may rely on it, such as the deletion of the backing store: the log says it
+    // first. It may, since every fill is durable.
+    engine.generation.units.push([treeEntry(tree)]);
     resolver.clear();
     // The release, in a consistency point of its own.
     await engine.consistencyPoint();

@@ -6,6 +6,7 @@
 import { isStoreError } from '../base/store-error.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
+import { treeEntry } from './acts.js';
 import { freeTree } from './free-job.js';
 import { mayMerge, mergeDown } from './merge-job.js';
 import type { Resolver } from './resolution.js';
@@ -80,6 +81,8 @@ export class Background {
       tree.state = 'dying';
       tree.backing = undefined;
       tree.split = undefined;
+      // An act may rely on it that this tree reads through nothing any more: the log says it first.
+      this.#engine.generation.units.push([treeEntry(tree)]);
       return tree;
     }
     return trees.find((tree) => {

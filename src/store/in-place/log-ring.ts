@@ -139,7 +139,12 @@ export class LogRing {
       const next = isFull ? undefined : await this.#findGroup(reader, end.sequence + 1, after);
       const mayTrust = pass === 'survey' && next !== undefined;
       const payload = mayTrust ? NO_PAYLOAD : await this.#readPayload(reader, found);
-      if (payload === undefined) break;
+      if (payload === undefined) {
+        // A torn group may still stand where the one that was given its number did not fit.
+        const isHere = found.offset === end.offset;
+        found = isHere ? await this.#findWrapped(reader, end.sequence, end.offset) : undefined;
+        continue;
+      }
       yield {
         cpNumber: group.cpNumber,
         entries: group.entries,
@@ -164,7 +169,15 @@ export class LogRing {
     offset: number,
   ): Promise<FoundGroup | undefined> {
     const here = await this.#readHeader(reader, sequence, offset);
-    if (here !== undefined) return here;
+    return here ?? this.#findWrapped(reader, sequence, offset);
+  }
+
+  /** The header of this group at the ring's start, if it may not have fitted at the offset. */
+  async #findWrapped(
+    reader: RingReader,
+    sequence: number,
+    offset: number,
+  ): Promise<FoundGroup | undefined> {
     const rest = this.#place.blocks - (offset % this.#place.blocks);
     if (rest >= GROUP_BLOCKS_MAX) return undefined;
     return this.#readHeader(reader, sequence, offset + rest);
