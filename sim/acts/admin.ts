@@ -78,7 +78,7 @@ export async function snapshot(life: Life): Promise<void> {
   await snapshotOf(life, [...disks]);
 }
 
-export async function snapshotOf(life: Life, disks: readonly ModelDisk[]): Promise<void> {
+async function snapshotOf(life: Life, disks: readonly ModelDisk[]): Promise<void> {
   if (disks.length === 0 || !life.lock(disks, 'exclusive')) return;
   const name = newName('s');
   const act = life.model.beginSnapshot(disks.map((disk) => ({ disk, name })));
@@ -95,7 +95,7 @@ export async function clone(life: Life): Promise<void> {
   if (source !== undefined) await cloneOf(life, source);
 }
 
-export async function cloneOf(life: Life, source: ModelDisk): Promise<void> {
+async function cloneOf(life: Life, source: ModelDisk): Promise<void> {
   if (!life.lock([source], 'shared')) return;
   const name = newName('c');
   // A clone of a clone's snapshot has an act of its own in the matrix.
@@ -145,7 +145,7 @@ function drawNewSize(
   return SECTOR_BYTES * Math.max(1, sectors - 1 - random.below(Math.min(sectors - 1, 64)));
 }
 
-export async function resizeTo(life: Life, disk: ModelDisk, sizeBytes: number): Promise<void> {
+async function resizeTo(life: Life, disk: ModelDisk, sizeBytes: number): Promise<void> {
   const isBusy = [...disk.writes].some((write) => write.offset + write.length > sizeBytes);
   if (isBusy || !life.lock([disk], 'exclusive')) return;
   life.setShrinksTo(disk, sizeBytes);

@@ -27,7 +27,7 @@ function anchors(sizeBytes: number): number[] {
 }
 
 /** A place for so many bytes, often where others were. */
-export function drawOffset(random: Random, disk: ModelDisk, length: number): number {
+function drawOffset(random: Random, disk: ModelDisk, length: number): number {
   const { sizeBytes } = disk;
   const room = sizeBytes - length;
   if (room <= 0) return 0;
@@ -47,7 +47,7 @@ const WRITE_KINDS = ['part', 'sectors', 'block', 'blocks', 'range', 'large'] as 
 export type WriteKind = (typeof WRITE_KINDS)[number];
 
 /** A range of this kind that lies within the vdisk; undefined if it is too small for one. */
-export function drawRange(random: Random, disk: ModelDisk, kind: WriteKind): Range | undefined {
+function drawRange(random: Random, disk: ModelDisk, kind: WriteKind): Range | undefined {
   const { sizeBytes } = disk;
   const make = (length: number, unit: number): Range | undefined => {
     if (length > sizeBytes) return undefined;
@@ -173,7 +173,7 @@ export async function writeZeros(life: Life, act: 'trim' | 'write-zeroes'): Prom
   await zeroRange(life, disk, range, act, random.chance(0.2));
 }
 
-export async function zeroRange(
+async function zeroRange(
   life: Life,
   disk: ModelDisk,
   range: Range,
@@ -206,7 +206,7 @@ export async function flush(life: Life): Promise<void> {
   await flushDisk(life, disk);
 }
 
-export async function flushDisk(life: Life, disk: ModelDisk): Promise<void> {
+async function flushDisk(life: Life, disk: ModelDisk): Promise<void> {
   const target = life.handle(disk);
   const calledAt = life.model.moments.next();
   const answer = await life.perform('flush', disk.name, () => target.flush());
@@ -229,7 +229,7 @@ export async function readSome(life: Life): Promise<void> {
   await readRange(life, disk, range);
 }
 
-export async function readRange(life: Life, disk: ModelDisk, range: Range): Promise<void> {
+async function readRange(life: Life, disk: ModelDisk, range: Range): Promise<void> {
   const target = life.handle(disk);
   const before = life.model.moments.beginRead();
   const bytes = Buffer.alloc(range.length, 0xa5);

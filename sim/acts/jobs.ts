@@ -85,11 +85,7 @@ function isPast(snapshot: ModelDisk, to: ModelDisk): boolean {
   return false;
 }
 
-export async function diffOf(
-  life: Life,
-  from: ModelDisk | undefined,
-  to: ModelDisk,
-): Promise<void> {
+async function diffOf(life: Life, from: ModelDisk | undefined, to: ModelDisk): Promise<void> {
   const { model } = life;
   const before = model.moments.beginRead();
   const sizeBytes = to.sizeBytes;
