@@ -43,8 +43,7 @@ function drawOffset(random: Random, disk: ModelDisk, length: number): number {
 
 const alignDown = (value: number, unit: number): number => Math.floor(value / unit) * unit;
 
-const WRITE_KINDS = ['part', 'sectors', 'block', 'blocks', 'range', 'large'] as const;
-export type WriteKind = (typeof WRITE_KINDS)[number];
+export type WriteKind = 'part' | 'sectors' | 'block' | 'blocks' | 'range' | 'large';
 
 /** A range of this kind that lies within the vdisk; undefined if it is too small for one. */
 function drawRange(random: Random, disk: ModelDisk, kind: WriteKind): Range | undefined {
