@@ -215,9 +215,9 @@ export class Life {
     }
   }
 
-  /** While a vdisk is being shrunk nothing goes on behind its end to be. */
-  shrinksTo(disk: ModelDisk): number {
-    return this.#shrinksTo.get(disk) ?? Number.POSITIVE_INFINITY;
+  /** Where a vdisk ends for clients: while it is being shrunk nothing goes on behind its end to be. */
+  endOf(disk: ModelDisk): number {
+    return Math.min(disk.sizeBytes, this.#shrinksTo.get(disk) ?? disk.sizeBytes);
   }
 
   setShrinksTo(disk: ModelDisk, sizeBytes: number | undefined): void {

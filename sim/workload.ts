@@ -161,7 +161,7 @@ export async function fillAndEmpty(life: Life): Promise<void> {
     }
     filled.push(disk.name);
     for (let offset = 0; offset < MANY && refused < 3 && !life.isStopping; offset += 1 << 20) {
-      if (disk.isGone || !life.isReachable(disk) || offset + (1 << 20) > disk.sizeBytes) break;
+      if (disk.isGone || !life.isReachable(disk) || offset + (1 << 20) > life.endOf(disk)) break;
       if (disk.writes.size > 0) break;
       const length = (1 << 20) - 512 * random.below(8);
       const answer = await writeRange(life, disk, { offset, length }, false, 'write-full');

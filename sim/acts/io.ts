@@ -102,10 +102,10 @@ function mayWrite(disk: ModelDisk, range: Range, overlaps: boolean): boolean {
 function findRange(life: Life, disk: ModelDisk, kind: WriteKind): Range | undefined {
   const { random } = life;
   const overlaps = random.chance(0.05);
-  const shrinksTo = life.shrinksTo(disk);
+  const end = life.endOf(disk);
   for (let turn = 0; turn < 4; turn++) {
     const range = drawRange(random, disk, kind);
-    if (range === undefined || range.offset + range.length > shrinksTo) continue;
+    if (range === undefined || range.offset + range.length > end) continue;
     if (mayWrite(disk, range, overlaps)) return range;
   }
   return undefined;
@@ -195,7 +195,7 @@ function wholeRange(life: Life, disk: ModelDisk): Range | undefined {
   const offset = life.random.chance(0.5)
     ? 0
     : alignDown(drawOffset(life.random, disk, SECTOR_BYTES), SECTOR_BYTES);
-  const length = Math.min(disk.sizeBytes, life.shrinksTo(disk)) - offset;
+  const length = life.endOf(disk) - offset;
   return length > 0 && mayWrite(disk, { offset, length }, false) ? { offset, length } : undefined;
 }
 
@@ -224,7 +224,7 @@ export async function readSome(life: Life): Promise<void> {
   if (disk === undefined) return;
   const kind = random.chance(0.1) ? 'large' : random.chance(0.5) ? 'part' : 'range';
   const range = drawRange(random, disk, kind);
-  if (range === undefined || range.offset + range.length > life.shrinksTo(disk)) return;
+  if (range === undefined || range.offset + range.length > life.endOf(disk)) return;
   await readRange(life, disk, range);
 }
 
@@ -257,7 +257,7 @@ export async function askStatus(life: Life): Promise<void> {
   if (disk === undefined) return;
   const length = SECTOR_BYTES * (1 + random.below(Math.min(disk.sizeBytes / SECTOR_BYTES, 8192)));
   const offset = alignDown(drawOffset(random, disk, length), SECTOR_BYTES);
-  if (offset + length > life.shrinksTo(disk)) return;
+  if (offset + length > life.endOf(disk)) return;
   const target = life.handle(disk);
   const before = life.model.moments.beginRead();
   const what = `${disk.name} ${offset}+${length}`;

@@ -71,7 +71,7 @@ export async function diff(life: Life): Promise<void> {
   const { model, random } = life;
   const to = life.pick(model.disks.filter((disk) => !disk.isGone && !life.isLocked(disk)));
   if (to === undefined) return;
-  const older = model.disks.filter((disk) => disk.kind === 'snapshot' && isPast(disk, to));
+  const older = model.snapshots().filter((disk) => isPast(disk, to) && !life.isLocked(disk));
   const from = random.chance(0.2) ? undefined : life.pick(older);
   await diffOf(life, from, to);
 }

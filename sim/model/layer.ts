@@ -110,11 +110,18 @@ export class Layer {
 
   /** A version of these sectors that was issued at this moment is durable. */
   settleWrite(first: number, count: number, issuedAt: number, oldestRead: number): void {
-    for (let sector = first; sector < first + count; sector++) {
+    const settleOne = (sector: number): void => {
       const history = this.#unsettled.get(sector);
-      if (history === undefined) continue;
+      if (history === undefined) return;
       history.floor = Math.max(history.floor, issuedAt);
       this.#forget(sector, history, oldestRead);
+    };
+    if (count <= this.#unsettled.size) {
+      for (let sector = first; sector < first + count; sector++) settleOne(sector);
+    } else {
+      for (const sector of [...this.#unsettled.keys()]) {
+        if (sector >= first && sector < first + count) settleOne(sector);
+      }
     }
   }
 

@@ -81,8 +81,9 @@ export function emptyUntil(engine: Engine, tree: Tree, fbn: number): number {
     const beyond = fbn >= at.capacityFbn;
     if (!beyond) {
       const span = 256 ** engine.trees.level;
-      const gone = at.goneBelowFbn > fbn ? at.goneBelowFbn : Number.POSITIVE_INFINITY;
-      until = Math.min(until, (Math.floor(fbn / span) + 1) * span, gone);
+      const end = (Math.floor(fbn / span) + 1) * span;
+      // What was merged away or freed is one hole, whatever level the walk ended at.
+      until = Math.min(until, fbn < at.goneBelowFbn ? Math.max(end, at.goneBelowFbn) : end);
     }
     if (found === 1 && !beyond) break;
     if (fbn * BLOCK_BYTES >= at.readThroughLimitBytes) break;

@@ -101,8 +101,9 @@ function lookAt(
     }
     if (found !== WALK_FIELD && fbn < tree.capacityFbn) {
       const span = 256 ** walker.level;
-      until = Math.min(until, (Math.floor(fbn / span) + 1) * span);
-      if (fbn < tree.goneBelowFbn) until = fbn + 1;
+      const end = (Math.floor(fbn / span) + 1) * span;
+      // What was merged away is one hole, whatever level the walk ended at.
+      until = Math.min(until, fbn < tree.goneBelowFbn ? Math.max(end, tree.goneBelowFbn) : end);
     }
     if (found === WALK_ZERO) {
       if (walker.filledAbove && !isWhole) continue;

@@ -1,0 +1,145 @@
+/**
+ * Owns a simulated machine with a store on it, and the model that the store is compared with: what a
+ * random run, a scripted one and their tests have in common.
+ *
+ * After every open: a copy of the medium is checked offline, and all sectors are compared.
+ */
+import { MIB } from '../src/base/units.js';
+import type { Random } from '../src/env/random.js';
+import { seededRandom } from '../src/env/seeded-random.js';
+import { checkStore } from '../src/main/check.js';
+import { formatStore, type OpenOptions, openStore } from '../src/main/open-store.js';
+import type { Store } from '../src/main/store.js';
+import { Contents } from './content.js';
+import { Coverage } from './coverage.js';
+import { Digest } from './digest.js';
+import type { RunParts } from './life.js';
+import { type Machine, type MachineOptions, type MediumKind, newMachine } from './machine.js';
+import { Moments } from './model/disk.js';
+import { Model } from './model/model.js';
+import { Violation } from './model/violation.js';
+import { checkRecovered } from './recovery-check.js';
+import type { VirtualClock } from './world/virtual-clock.js';
+
+const STORE_BYTES = 64 * MIB;
+
+export interface HarnessOptions {
+  readonly world: VirtualClock;
+  readonly seed: number;
+  readonly medium: MediumKind;
+  readonly trace?: ((line: string) => void) | undefined;
+  readonly disguise?: MachineOptions['disguise'];
+  readonly faultRates?: MachineOptions['faultRates'];
+}
+
+/** When power is to fail during an open. */
+export type CutPlan = { readonly atCall: number } | { readonly afterMs: number } | undefined;
+
+export class Harness {
+  readonly random: Random;
+  readonly parts: RunParts;
+  machine: Machine;
+  readonly #options: HarnessOptions;
+  /** Of the program, not of the world. */
+  readonly #storeRandom: Random;
+
+  constructor(options: HarnessOptions) {
+    const { seed, world, medium, trace } = options;
+    this.#options = options;
+    this.random = seededRandom(seed);
+    this.#storeRandom = seededRandom(seed + 2 ** 40);
+    this.machine = newMachine({
+      world,
+      medium,
+      seed: seed + 2 ** 41,
+      sizeBytes: STORE_BYTES,
+      disguise: options.disguise,
+      faultRates: options.faultRates ?? {},
+    });
+    const model = new Model({ contents: new Contents(), moments: new Moments() });
+    const coverage = new Coverage();
+    this.parts = { random: this.random, model, coverage, digest: new Digest(), trace };
+  }
+
+  async format(): Promise<void> {
+    await formatStore(this.machine.source, {
+      sizeBytes: STORE_BYTES,
+      random: this.#storeRandom,
+      clock: this.machine.clock,
+    });
+  }
+
+  /** Undefined if power failed before the store was open. */
+  async tryOpen(options: OpenOptions, plan: CutPlan): Promise<Store | undefined> {
+    const { machine } = this;
+    let isOpen = false;
+    const cut = new Promise<undefined>((resolve) => {
+      const onCut = (): void => resolve(undefined);
+      if (plan === undefined) return;
+      if ('atCall' in plan) {
+        machine.cutAtCall(machine.callsIssued + plan.atCall, onCut);
+      } else {
+        this.#options.world.setTimer(plan.afterMs, () => {
+          if (isOpen) return;
+          machine.powerOff();
+          onCut();
+        });
+      }
+    });
+    const random = this.#storeRandom;
+    const opened = openStore(machine.source, { ...options, random, clock: machine.clock });
+    const store = await Promise.race([opened, cut]);
+    isOpen = true;
+    machine.cutAtCall(0, () => undefined);
+    if (store === undefined) this.#noteNestedCut();
+    return store;
+  }
+
+  #noteNestedCut(): void {
+    const { totals } = this.parts.coverage;
+    totals.cuts++;
+    totals.nestedCuts++;
+    this.parts.digest.add('nested cut');
+    this.parts.trace?.('  power fails during the open');
+    this.cutPower();
+  }
+
+  /** Cuts the power, if that has not happened, and gives it back. */
+  cutPower(): void {
+    this.machine.powerOff();
+    this.machine = this.machine.next();
+  }
+
+  /** The store was closed: the medium may be opened again. */
+  reopen(): void {
+    this.machine = this.machine.next();
+  }
+
+  /** Compares a store that was just opened with the model. @throws {Violation} */
+  async check(store: Store, after: 'cut' | 'close', skipData: boolean): Promise<void> {
+    const { totals } = this.parts.coverage;
+    if (after === 'close') totals.cleanOpens++;
+    else totals.recoveries++;
+    await this.checkOffline(skipData);
+    await checkRecovered(store, this.parts, after);
+  }
+
+  /** @throws {Violation} the offline check finds a fault in what is durable now */
+  async checkOffline(skipData: boolean): Promise<void> {
+    const report = await checkStore(this.machine.duplicate(), { skipData });
+    this.parts.coverage.totals.storeChecks++;
+    const [fault] = report.faults;
+    if (fault === undefined) return;
+    const more = report.faults.length - 1;
+    throw new Violation(`store check: ${fault.kind}: ${fault.message} (and ${more} more faults)`);
+  }
+
+  /** Adds up what a store did, before it is lost. */
+  noteStats(store: Store): void {
+    const { totals } = this.parts.coverage;
+    const stats = store.stats();
+    totals.splitsCompleted += stats.splitsCompleted;
+    totals.consistencyPoints += stats.cpCount;
+    totals.blocksHealed += stats.blocksHealed;
+  }
+}
