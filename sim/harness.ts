@@ -1,6 +1,6 @@
 /**
- * Owns a simulated machine with a store on it, and the model that the store is compared with: what a
- * random run, a scripted one and their tests have in common.
+ * Owns a simulated machine with a store on it, and the model that the store is compared with: what
+ * a random run, a scripted one and their tests have in common.
  *
  * After every open: a copy of the medium is checked offline, and all sectors are compared.
  */

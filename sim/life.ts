@@ -215,7 +215,9 @@ export class Life {
     }
   }
 
-  /** Where a vdisk ends for clients: while it is being shrunk nothing goes on behind its end to be. */
+  /**
+   * Where a vdisk ends for clients: while it is being shrunk nothing goes on behind its end to be.
+   */
   endOf(disk: ModelDisk): number {
     return Math.min(disk.sizeBytes, this.#shrinksTo.get(disk) ?? disk.sizeBytes);
   }

@@ -3,8 +3,8 @@
  * compared with the model each time.
  *
  * 1. Everything follows from the seed: the same seed gives the same digest.
- * 2. A life ends by a power cut (at a random moment, or in a certain call of the medium), by a failed
- *    write or sync, or by a close. Power may fail again while the store is being opened.
+ * 2. A life ends by a power cut (at a random moment, or in a certain call of the medium), by a
+ *    failed write or sync, or by a close. Power may fail again while the store is being opened.
  */
 import { MIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
