@@ -125,8 +125,17 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
   const id = await getPatiently(objects, numberKey(prefix, 'id'));
   const uuid = id === undefined ? undefined : fromHex(toText(id).trim());
   const epochKey = await lastKey(objects, `${prefix}/epoch/`);
-  if (uuid === undefined || epochKey === undefined) {
-    throw new StoreError('invalid', `${objects.name}/${prefix} holds no store; format it first`);
+  if (epochKey === undefined) {
+    const next = id === undefined ? 'format it first' : 'delete its id object, and format it again';
+    throw new StoreError('invalid', `${objects.name}/${prefix} holds no store; ${next}`);
+  }
+  if (uuid === undefined) {
+    const what = id === undefined ? 'missing' : 'damaged';
+    throw new StoreError(
+      'corrupt',
+      `${objects.name}/${prefix}: the store's id object is ${what}: put the uuid of its CP ` +
+        'records there again, as 32 hexadecimal digits',
+    );
   }
   const epoch = Number.parseInt(epochKey.slice(-16), 16);
   const body = await readEpoch(objects, prefix, epoch);

@@ -118,6 +118,20 @@ async function readBlock(engine: Engine, tree: Tree, fbn: number): Promise<numbe
 }
 
 describe('object log: life', () => {
+  test('without its id object a store is damaged, and nobody is told to format it', async () => {
+    const empty = new MemoryObjectStore();
+    const open = (objects: ObjectStore) => openObjectLog(objects, PREFIX, nonceFrom(1));
+    await assert.rejects(open(empty), (error) => isStoreError(error, 'invalid'));
+    for (const bit of [0, 7, 8 * 31, 8 * 32 - 1]) {
+      const objects = await newMemoryStore();
+      objects.objects.flipBit(numberKey(PREFIX, 'id'), Math.floor(bit / 8), bit % 8);
+      await assert.rejects(open(objects), (error) => isStoreError(error, 'corrupt'));
+    }
+    const objects = await newMemoryStore();
+    objects.objects.delete(numberKey(PREFIX, 'id'));
+    await assert.rejects(open(objects), (error) => isStoreError(error, 'corrupt'));
+  });
+
   test('formatting twice is refused and changes nothing', async () => {
     const objects = await newMemoryStore();
     const { count } = objects.objects;
