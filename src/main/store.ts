@@ -93,7 +93,7 @@ export class Store {
     this.#table = table;
     this.#parts = { engine, reader, writer };
     this.#acts = new Acts(engine, table, writer, random);
-    this.#background = new Background(engine, resolver);
+    this.#background = new Background(engine, resolver, (tree) => this.#splits.takeUp(tree));
     this.#splits = new SplitJobs({ engine, reader, resolver }, table, () =>
       this.#background.wake(),
     );
@@ -172,6 +172,12 @@ export class Store {
   async split(name: string, options: { readonly mode: SplitMode }): Promise<SplitJob> {
     const tree = await this.#splits.start(this.#table.get(name), options.mode);
     return { done: this.#splits.doneOf(tree), state: () => this.#splits.stateOf(tree) };
+  }
+
+  /** Ends the split; what it filled stays. @throws invalid: it is not being split */
+  async cancelSplit(name: string): Promise<void> {
+    await this.#splits.cancel(this.#table.get(name));
+    this.#background.wake();
   }
 
   /**

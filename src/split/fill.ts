@@ -176,6 +176,8 @@ async function putPointers(
     for (;;) {
       engine.assertAlive();
       if (clone.state === 'dying' || clone.backing === undefined) return 0;
+      // Shrunk meanwhile: an indirect block behind the end would belong to nobody.
+      if (fbn * BLOCK_BYTES >= clone.readThroughLimitBytes) return 0;
       pool.makeFree(2 * clone.height + 4);
       const cost = trees.pathCost(clone, fbn, engine.generation.number);
       if (cost < 0) {

@@ -8,7 +8,9 @@
  * 3. Release: first a consistency point that holds the last fill, then one in which the association
  *    is gone. Never while a hole was skipped because its block could not be read.
  * 4. Clones that split from one backing store go through it together and read each block once.
- * 5. Out of space: the job pauses with the reason, keeps what it filled, and tries again later.
+ * 5. A backing store that is being merged into the tree is not filled from: the split waits, and
+ *    goes on with what lies below it; it has ended if nothing does.
+ * 6. Out of space: the job pauses with the reason, keeps what it filled, and tries again later.
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
@@ -16,6 +18,7 @@ import type { BadRange, SplitMode, SplitPhase } from '../layout/tree-record.js';
 import { BAD_RANGES_MAX } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
 import { treeEntry } from '../vdisk/acts.js';
+import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import { BackingReads } from './backing-reads.js';
 import { type FillOutcome, fillRange } from './fill.js';
@@ -121,12 +124,43 @@ export class SplitJobs {
     return tree;
   }
 
+  /**
+   * Ends the split of this vdisk; what it filled stays, and so does the association. Durable when
+   * it resolves.
+   */
+  async cancel(entry: VdiskEntry): Promise<void> {
+    const { engine } = this.#parts;
+    engine.assertAlive();
+    const tree = this.targetOf(entry);
+    if (tree?.split === undefined) {
+      throw new StoreError('invalid', `${entry.name} is not being split`);
+    }
+    engine.admit(0, 2, 'release');
+    engine.trees.noteDirty(tree, engine.generation);
+    tree.split = undefined;
+    const job = this.#jobs.get(tree);
+    this.#jobs.delete(tree);
+    job?.abort(new StoreError('closed', `the split of ${entry.name} was cancelled`));
+    await engine.logAct([treeEntry(tree)]);
+  }
+
   /** Goes on with the split of this tree, after an open or a pause. */
   resume(tree: Tree): void {
     if (this.#stopped || tree.split === undefined || tree.backing === undefined) return;
     if (!this.#jobs.has(tree)) this.#jobs.set(tree, new Job(tree));
     const backing = tree.backing;
     if (!this.#loops.has(backing)) this.#loops.set(backing, this.#loop(backing));
+  }
+
+  /** Goes on with the tree's split after its backing store was merged into it. */
+  takeUp(tree: Tree): void {
+    const job = this.#jobs.get(tree);
+    if (job === undefined || tree.split !== undefined) {
+      this.resume(tree);
+      return;
+    }
+    this.#jobs.delete(tree);
+    this.#end(job).catch((error: unknown) => this.#stopJob(job, error));
   }
 
   /** Every tree that has an unfinished split goes on. */
@@ -179,7 +213,8 @@ export class SplitJobs {
     try {
       for (;;) {
         const jobs = this.#jobsOf(backing);
-        if (this.#stopped || jobs.length === 0) return;
+        // What is being merged into a tree wakes its split when it is done (`takeUp`).
+        if (this.#stopped || jobs.length === 0 || isMerging(backing)) return;
         await this.#step(backing, jobs);
       }
     } catch (error) {
@@ -302,9 +337,13 @@ export class SplitJobs {
     engine.generation.units.push([treeEntry(tree)]);
     resolver.clear();
     // The release, in a consistency point of its own.
-    await engine.consistencyPoint();
-    tree.isReleasePending = false;
-    this.#jobs.delete(tree);
+    await this.#end(job);
+  }
+
+  async #end(job: Job): Promise<void> {
+    await this.#parts.engine.consistencyPoint();
+    job.tree.isReleasePending = false;
+    this.#jobs.delete(job.tree);
     this.counters.completed++;
     job.finish();
     this.#onRelease();

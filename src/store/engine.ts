@@ -25,7 +25,7 @@ import { BufferTrees } from './buffer-tree.js';
 import { ConsistencyPoint, type Metafiles } from './consistency-point.js';
 import { Generation } from './generation.js';
 import { LogWriter } from './log-writer.js';
-import type { Demand, Medium } from './medium.js';
+import type { Demand, Medium, Urgency } from './medium.js';
 import { MetafileEditor } from './metafile.js';
 import { RecordSlots } from './record-slots.js';
 import { type Tree, TreeTable } from './tree.js';
@@ -37,8 +37,6 @@ export interface EngineOptions {
   readonly clock: Clock;
   readonly log: LogSink;
 }
-
-export type Urgency = 'client' | 'overwrite' | 'release';
 
 export interface EngineStats {
   cpCount: number;

@@ -80,6 +80,12 @@ export interface MediumHost {
   currentCp(): number;
 }
 
+/**
+ * Who wants room, from the one for whom the store is full first to the one who finds some last:
+ * what gives more back than it takes must never wait for those before it.
+ */
+export type Urgency = 'client' | 'overwrite' | 'trim' | 'merge' | 'release';
+
 export interface Medium {
   readonly kind: 'in-place' | 'object-log';
   /** For messages. */
@@ -101,7 +107,7 @@ export interface Medium {
   heal(vbn: number, bytes: Uint8Array, which: 'first' | 'second'): Promise<void>;
 
   /** True if the promised blocks and these more would still find room. */
-  hasRoom(demand: Demand, urgency: 'client' | 'overwrite' | 'release'): boolean;
+  hasRoom(demand: Demand, urgency: Urgency): boolean;
   /** True if this many blocks can be placed now, without waiting. */
   isReady(kind: TagKind, blocks: number): boolean;
   /** Makes it so. @throws {StoreError} out-of-space, device */

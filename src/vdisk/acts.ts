@@ -161,7 +161,7 @@ export class Acts {
         continue;
       }
       const demand = { dataBlocks: 0, metaBlocks: cutCost(tree) + 2 };
-      if (!engine.medium.hasRoom(demand, 'release')) {
+      if (!engine.medium.hasRoom(demand, 'trim')) {
         if (didWait && !engine.hasPendingFrees) throw engine.outOfSpace();
         didWait = true;
         await engine.consistencyPoint();

@@ -8,21 +8,24 @@ import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { treeEntry } from './acts.js';
 import { freeTree } from './free-job.js';
-import { mayMerge, mergeDown } from './merge-job.js';
+import { hasMergeRoom, mayMerge, mergeDown } from './merge-job.js';
 import type { Resolver } from './resolution.js';
 
 export class Background {
   readonly #engine: Engine;
   readonly #resolver: Resolver;
+  readonly #onMerged: (above: Tree) => void;
   #running: Promise<void> | undefined;
   #stopped = false;
   /** What the loop is at: for statistics and the simulator. */
   current: 'free' | 'merge' | undefined;
   trouble: string | undefined;
 
-  constructor(engine: Engine, resolver: Resolver) {
+  /** `onMerged` is called when a tree has taken in the one below it. */
+  constructor(engine: Engine, resolver: Resolver, onMerged: (above: Tree) => void) {
     this.#engine = engine;
     this.#resolver = resolver;
+    this.#onMerged = onMerged;
   }
 
   get isIdle(): boolean {
@@ -87,7 +90,8 @@ export class Background {
     }
     return trees.find((tree) => {
       const [above] = tree.over();
-      return tree.state === 'deleting' && above !== undefined && mayMerge(tree, above);
+      if (tree.state !== 'deleting' || above === undefined) return false;
+      return mayMerge(tree, above) && hasMergeRoom(this.#engine, above);
     });
   }
 
@@ -98,7 +102,8 @@ export class Background {
       await freeTree(this.#engine, tree, isStopped);
     } else {
       this.current = 'merge';
-      await mergeDown(this.#engine, this.#resolver, tree, isStopped);
+      const above = await mergeDown(this.#engine, this.#resolver, tree, isStopped);
+      if (above !== undefined) this.#onMerged(above);
     }
   }
 }

@@ -9,13 +9,17 @@
  *    the source's fields.
  * 2. It waits for whoever holds the source: diffs, exports, splits that fill from or into it.
  * 3. The tree above leaves the source only after a consistency point that holds every adoption.
+ * 4. It does not begin while the tree above is split; once it has begun, a split waits for its end,
+ *    so that nobody else reads what was half taken over.
  */
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
+import type { LogEntry } from '../layout/log-entry.js';
 import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import { alignDown, fieldIndex, type Tree } from '../store/tree.js';
+import { treeEntry } from './acts.js';
 import { freePath, untilDurable } from './free-job.js';
 import type { Resolver } from './resolution.js';
 
@@ -30,67 +34,101 @@ interface Merge {
 
 type Stop = () => boolean;
 
-/** True if the source may be merged now. */
+/**
+ * True if the source may be merged now. A tree that is itself partly merged away takes nothing in:
+ * nobody looks below its `goneBelowFbn` any more.
+ */
 export function mayMerge(source: Tree, above: Tree): boolean {
   return (
     source.overCount === 1 &&
     source.holds === 0 &&
     source.split === undefined &&
-    above.split === undefined
+    (above.split === undefined || isMerging(source)) &&
+    above.goneBelowFbn === 0
   );
 }
 
-/** Merges the source into the tree above it. Returns early when stopped or no longer allowed. */
+/** True if a merge of this tree into the one over it has begun. */
+export function isMerging(source: Tree): boolean {
+  return source.state === 'deleting' && source.goneBelowFbn > 0;
+}
+
+/**
+ * Merges the source into the tree above it. Returns early when stopped or no longer allowed.
+ * @returns the tree above, if the source is gone
+ */
 export async function mergeDown(
   engine: Engine,
   resolver: Resolver,
   source: Tree,
   isStopped: Stop,
-): Promise<void> {
+): Promise<Tree | undefined> {
   await untilDurable(engine, source);
   const [above] = source.over();
-  if (above === undefined) return;
+  if (above === undefined) return undefined;
   const merge: Merge = { engine, resolver, source, above };
   let ranges = 0;
   while (source.goneBelowFbn < source.capacityFbn) {
-    if (isStopped() || !mayMerge(source, above)) return;
+    if (isStopped() || !mayMerge(source, above)) return undefined;
     engine.assertAlive();
     engine.pool.makeFree(4 * above.height + 8);
-    const step = mergeRange(merge, source.goneBelowFbn);
+    let step = mergeRange(merge, source.goneBelowFbn);
+    if (step === 'mask') step = await mergeMasked(merge, source.goneBelowFbn);
     if (step === 'load') {
       await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
     } else if (step === 'space') {
-      await makeSpace(engine);
-    } else if (step === 'mask') {
-      await mergeMasked(merge, source.goneBelowFbn);
-    } else {
+      if (!(await makeSpace(engine))) return undefined;
+    } else if (step === 'done') {
       engine.changed();
       if (++ranges % SLICE_RANGES === 0) await engine.options.clock.yield();
     }
   }
-  await release(merge, isStopped);
+  return (await release(merge, isStopped)) ? above : undefined;
 }
 
-async function makeSpace(engine: Engine): Promise<void> {
-  const hadFrees = engine.hasPendingFrees;
+/** False if there is none to be made: the merge goes on when somebody has deleted something. */
+async function makeSpace(engine: Engine): Promise<boolean> {
+  if (!engine.hasBufferRoom) {
+    await engine.bufferRoom();
+    return true;
+  }
+  if (!engine.hasPendingFrees) return false;
   await engine.consistencyPoint();
-  if (!hadFrees) await engine.options.clock.yield();
+  return true;
 }
 
-async function release(merge: Merge, isStopped: Stop): Promise<void> {
+/** True if a merge into this tree would find room, or could make some. */
+export function hasMergeRoom(engine: Engine, above: Tree): boolean {
+  if (engine.hasPendingFrees) return true;
+  return engine.medium.hasRoom({ dataBlocks: 1, metaBlocks: 2 * above.height }, 'merge');
+}
+
+async function release(merge: Merge, isStopped: Stop): Promise<boolean> {
   const { engine, source, above, resolver } = merge;
   // Every adoption must be durable before the log can say that the source is not read any more.
   await engine.consistencyPoint();
   // A split or a reader may have come meanwhile; then the job comes back to this later.
-  if (isStopped() || source.gone || !mayMerge(source, above)) return;
+  if (isStopped() || source.gone || !mayMerge(source, above)) return false;
   engine.assertAlive();
   engine.trees.noteDirty(above, engine.generation);
   above.readThroughLimitBytes = Math.min(above.readThroughLimitBytes, source.readThroughLimitBytes);
   above.backing = source.backing;
+  // Nothing is left to fill.
+  if (above.backing === undefined) above.split = undefined;
+  // What is left of its count is that of trees further down, which it had taken over.
+  above.mappedBlocks += source.mappedBlocks;
+  // An act after this may rely on it that the source reads through nothing any more, such as the
+  // deletion of what was below: the log says it first, and leaves an empty tree to be freed.
+  const emptied: LogEntry = {
+    kind: 'tree',
+    record: { ...source.toRecord(), root: [0, 0, 0, 0], state: 'dying', backingId: 0 },
+  };
+  engine.generation.units.push([treeEntry(above), emptied]);
   source.root.fill(0);
   engine.removeTree(source);
   resolver.clear();
   engine.changed();
+  return true;
 }
 
 type MergeStep = 'done' | 'load' | 'space' | 'mask';
@@ -153,7 +191,7 @@ function adoptSubtree(merge: Merge, fbn: number, level: number): MergeStep {
   const { engine, source, above } = merge;
   const pointer = pointerAt(engine, source, fbn, level);
   const cost = 2 * above.height;
-  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'release')) return 'space';
+  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'merge')) return 'space';
   if (level < above.height && engine.trees.pathCost(above, fbn, engine.generation.number) < 0) {
     return 'load';
   }
@@ -196,7 +234,7 @@ function mergeFields(merge: Merge, fbn: number, isZero: boolean): MergeStep {
   const cost = trees.pathCost(above, fbn, generation.number);
   if (cost < 0) return 'load';
   if (maskedFbn(merge, fbn, isZero) !== undefined) return 'mask';
-  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'release')) return 'space';
+  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'merge')) return 'space';
   const from = sourceFields(merge, fbn, isZero);
   trees.dirtyPath(above, fbn, generation);
   const words = trees.fieldWords;
@@ -291,10 +329,10 @@ function maskedFbn(merge: Merge, fbn: number, isZero: boolean): number | undefin
 }
 
 /** Gives the tree above a block of its own where the limit cuts one of the source's in two. */
-async function mergeMasked(merge: Merge, fbn: number): Promise<void> {
+async function mergeMasked(merge: Merge, fbn: number): Promise<MergeStep> {
   const { engine, source, above } = merge;
   const cut = maskedFbn(merge, fbn, false);
-  if (cut === undefined) return;
+  if (cut === undefined) return 'mask';
   const fields = sourceFields(merge, fbn, false);
   const at = (cut - fbn) * POINTER_WORDS;
   const bytes = new Uint8Array(BLOCK_BYTES);
@@ -308,14 +346,14 @@ async function mergeMasked(merge: Merge, fbn: number): Promise<void> {
   }
   engine.pool.makeFree(2 * above.height + 4);
   // The read let others run: is it still a hole?
-  if (maskedFbn(merge, fbn, false) !== cut) return;
+  if (maskedFbn(merge, fbn, false) !== cut) return 'mask';
   const cost = engine.trees.pathCost(above, cut, engine.generation.number);
-  if (cost < 0 || !engine.medium.hasRoom({ dataBlocks: 1, metaBlocks: cost }, 'release')) {
-    return makeSpace(engine);
-  }
+  if (cost < 0) return 'load';
+  if (!engine.medium.hasRoom({ dataBlocks: 1, metaBlocks: cost }, 'merge')) return 'space';
   bytes.fill(0, above.readThroughLimitBytes - cut * BLOCK_BYTES);
   engine.trees.dirtyPath(above, cut, engine.generation);
   const buffer = engine.pool.take();
   engine.pool.bytes(buffer).set(bytes);
   engine.trees.putData(above, buffer, engine.generation, false);
+  return 'mask';
 }

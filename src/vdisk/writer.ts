@@ -412,7 +412,7 @@ export class Writer {
         await this.#reader.loadAll([{ vbn: engine.trees.missVbn, crc: engine.trees.missCrc }]);
         continue;
       }
-      if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cutCost(tree) }, 'release')) {
+      if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cutCost(tree) }, 'trim')) {
         didWait = await this.#waitFor('space', target, didWait);
         continue;
       }

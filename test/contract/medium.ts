@@ -372,10 +372,10 @@ export function mediumContract(name: string, make: () => Promise<MediumFixture>)
       assert.deepEqual(fbnsOf(await recovered(await fixture.crashed())), [99]);
     });
 
-    test('room: what a client finds an overwrite finds, and what that finds a release', () => {
+    test('room: what one finds, everybody who gives more back finds too', () => {
       const { totalBlocks } = medium.space;
-      const found = { client: 0, overwrite: 0, release: 0 };
-      for (const urgency of ['client', 'overwrite', 'release'] as const) {
+      const found = { client: 0, overwrite: 0, trim: 0, merge: 0, release: 0 };
+      for (const urgency of ['client', 'overwrite', 'trim', 'merge', 'release'] as const) {
         for (let blocks = 0; blocks <= totalBlocks + 4096; blocks += 32) {
           if (medium.hasRoom({ dataBlocks: blocks, metaBlocks: 32 }, urgency))
             found[urgency] = blocks;
@@ -383,7 +383,8 @@ export function mediumContract(name: string, make: () => Promise<MediumFixture>)
         }
       }
       assert.ok(found.client > 0 && found.client <= found.overwrite);
-      assert.ok(found.overwrite <= found.release && found.release < totalBlocks);
+      assert.ok(found.overwrite <= found.trim && found.trim <= found.merge);
+      assert.ok(found.merge <= found.release && found.release < totalBlocks);
     });
 
     test('second copies: of metadata, where the medium keeps them', async () => {

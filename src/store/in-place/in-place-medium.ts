@@ -32,6 +32,7 @@ import type {
   Placed,
   RecoveredBatch,
   RecoveryPass,
+  Urgency,
 } from '../medium.js';
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
@@ -40,6 +41,15 @@ import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
 import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
+
+/** Metadata blocks that are kept from each, for those who give more back. */
+const SLOP_BLOCKS: Record<Urgency, number> = {
+  client: 96,
+  overwrite: 48,
+  trim: 36,
+  merge: 24,
+  release: 0,
+};
 
 type PointersEntry = Extract<LogEntry, { kind: 'pointers' }>;
 
@@ -133,9 +143,9 @@ export class InPlaceMedium implements Medium {
     return Math.ceil(leaves * 1.01) + 10;
   }
 
-  #demand(more: Demand, urgency: 'client' | 'overwrite' | 'release'): Demand {
+  #demand(more: Demand, urgency: Urgency): Demand {
     const promised = this.#attached.promised();
-    const slop = { client: 96, overwrite: 48, release: 0 }[urgency];
+    const slop = SLOP_BLOCKS[urgency];
     const dataSlop = urgency === 'client' ? Math.min(1024, this.#fsinfo.storeBlocks >>> 6) : 0;
     return {
       dataBlocks: promised.dataBlocks + more.dataBlocks + dataSlop,
@@ -143,7 +153,7 @@ export class InPlaceMedium implements Medium {
     };
   }
 
-  hasRoom(demand: Demand, urgency: 'client' | 'overwrite' | 'release'): boolean {
+  hasRoom(demand: Demand, urgency: Urgency): boolean {
     const { dataBlocks, metaBlocks } = this.#demand(demand, urgency);
     return this.#allocator.fits(dataBlocks, metaBlocks);
   }

@@ -34,6 +34,7 @@ import type {
   MediumSpace,
   Placed,
   RecoveredBatch,
+  Urgency,
 } from '../medium.js';
 import { collectDirty, rootOf } from '../metafile.js';
 import { popcountAll, VbnSet } from '../vbn-set.js';
@@ -47,6 +48,15 @@ interface ReservedPlace {
 
 /** A consistency point is taken when the chain has grown by so many records. */
 const RECORDS_PER_CP = 64;
+
+/** Blocks that are kept from each, for those who give more back. */
+const SLOP_BLOCKS: Record<Urgency, number> = {
+  client: 256,
+  overwrite: 128,
+  trim: 96,
+  merge: 64,
+  release: 0,
+};
 
 export interface ObjectLogPlace {
   readonly objects: ObjectStore;
@@ -166,11 +176,14 @@ export class ObjectLogMedium implements Medium {
 
   // -- space
 
-  hasRoom(demand: Demand, urgency: 'client' | 'overwrite' | 'release'): boolean {
+  hasRoom(demand: Demand, urgency: Urgency): boolean {
     const promised = this.#attached.promised();
-    const slop = { client: 256, overwrite: 128, release: 0 }[urgency];
     const wanted =
-      promised.dataBlocks + promised.metaBlocks + demand.dataBlocks + demand.metaBlocks + slop;
+      promised.dataBlocks +
+      promised.metaBlocks +
+      demand.dataBlocks +
+      demand.metaBlocks +
+      SLOP_BLOCKS[urgency];
     return this.#liveBlocks + wanted + 64 <= this.#fsinfo.storeBlocks;
   }
 
