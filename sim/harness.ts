@@ -29,6 +29,7 @@ export interface HarnessOptions {
   readonly medium: MediumKind;
   readonly trace?: ((line: string) => void) | undefined;
   readonly disguise?: MachineOptions['disguise'];
+  readonly disguiseObjects?: MachineOptions['disguiseObjects'];
   readonly faultRates?: MachineOptions['faultRates'];
 }
 
@@ -54,6 +55,7 @@ export class Harness {
       seed: seed + 2 ** 41,
       sizeBytes: STORE_BYTES,
       disguise: options.disguise,
+      disguiseObjects: options.disguiseObjects,
       faultRates: options.faultRates ?? {},
     });
     const model = new Model({ contents: new Contents(), moments: new Moments() });
@@ -134,10 +136,16 @@ export class Harness {
     throw new Violation(`store check: ${fault.kind}: ${fault.message} (and ${more} more faults)`);
   }
 
-  /** Adds up what a store did, before it is lost. */
+  /**
+   * Adds up what a store did, before it is lost.
+   * @throws {Violation} it healed a block, but nothing rots in this world
+   */
   noteStats(store: Store): void {
     const { totals } = this.parts.coverage;
     const stats = store.stats();
+    if (stats.blocksHealed > 0) {
+      throw new Violation(`${stats.blocksHealed} metadata blocks were not what was written`);
+    }
     totals.splitsCompleted += stats.splitsCompleted;
     totals.consistencyPoints += stats.cpCount;
     totals.blocksHealed += stats.blocksHealed;

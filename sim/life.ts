@@ -165,6 +165,7 @@ export class Life {
       if (modes.has('share')) jobs.push('share-split');
     }
     if (stats.background !== undefined) jobs.push(stats.background);
+    if (stats.cpInProgress) jobs.push('cp');
     return jobs;
   }
 

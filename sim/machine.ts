@@ -7,6 +7,7 @@ import type { Clock } from '../src/env/clock.js';
 import type { Device } from '../src/env/device.js';
 import { MemoryDevice } from '../src/env/memory-device.js';
 import { MemoryObjectStore } from '../src/env/memory-object-store.js';
+import type { ObjectStore } from '../src/env/object-store.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import type { StoreSource } from '../src/main/open-store.js';
@@ -26,6 +27,8 @@ export interface MachineOptions {
   readonly sizeBytes: number;
   /** A device that does not keep its word, to see that the model finds out. */
   readonly disguise?: ((device: SimulatedDevice) => Device) | undefined;
+  /** The same for a client of an object store. */
+  readonly disguiseObjects?: ((objects: SimulatedObjectStore) => ObjectStore) | undefined;
   readonly faultRates?: ObjectFaultRates;
 }
 
@@ -123,7 +126,8 @@ class ObjectMachine implements Machine {
     this.#objects = objects;
     this.#random = random;
     this.clock = options.world.machine();
-    this.source = { kind: 'objects', objects, prefix: PREFIX };
+    const disguised = options.disguiseObjects?.(objects) ?? objects;
+    this.source = { kind: 'objects', objects: disguised, prefix: PREFIX };
   }
 
   get callsIssued(): number {

@@ -1,11 +1,19 @@
 /**
  * The simulator's command.
  *
- *   npm run sim -- --seeds 10 --first 1 --medium in-place
+ *   npm run sim -- --seeds 100 --first 1 --medium in-place
+ *   npm run sim -- --every-write --medium object-log      power cut in every call of a script
+ *   npm run sim -- --every-write --nested 1               and in every call of the recovery, too
+ *   npm run sim -- --every-write --seed 2                 the same cuts, other writes survive them
+ *   npm run sim -- --bit-rot 20000                        single bits of a populated store
+ *
+ * --verbose tells every act. A failure prints the one command that replays it, and ends with 1.
  */
 import { parseArgs } from 'node:util';
+import { PLACES, rotBits } from './bit-rot.js';
 import { Coverage } from './coverage.js';
 import { MEDIUM_KINDS, type MediumKind } from './machine.js';
+import { cutAtEveryWrite } from './scripted.js';
 import { simulate } from './simulation.js';
 
 const { values } = parseArgs({
@@ -13,38 +21,119 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '10' },
     first: { type: 'string', default: '1' },
     medium: { type: 'string', default: 'in-place' },
+    'every-write': { type: 'boolean', default: false },
+    stride: { type: 'string', default: '1' },
+    nested: { type: 'string' },
+    seed: { type: 'string', default: '1' },
+    'bit-rot': { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
 });
-let onCrash: ((error: unknown) => void) | undefined;
-process.on('unhandledRejection', (error) => onCrash?.(error));
-process.on('uncaughtException', (error) => onCrash?.(error));
-const medium = values.medium as MediumKind;
-const total = new Coverage();
-const start = performance.now();
-for (let seed = Number(values.first), n = 0; n < Number(values.seeds); seed++, n++) {
-  const t = performance.now();
-  try {
-    const crash = new Promise<never>((_, reject) => {
-      onCrash = reject;
-    });
-    const { digest, coverage } = await Promise.race([
-      crash,
-      simulate({
-        seed,
-        medium,
-        ...(values.verbose ? { trace: (line: string) => console.log(line) } : {}),
-      }),
-    ]);
-    total.add(coverage);
-    console.log(
-      `seed ${seed} ${digest} ${coverage.totals.acts} acts ${Math.round(performance.now() - t)} ms`,
-    );
-  } catch (error) {
-    console.log(`FAILED seed ${seed}: ${(error as Error).stack}`);
-    console.log(`replay: npm run sim -- --seeds 1 --first ${seed} --medium ${medium}`);
-    process.exitCode = 1;
+
+/** Lines of progress come at most so often. */
+const PROGRESS_MS = 10_000;
+
+const medium = toMedium(values.medium);
+const first = toCount('first', values.first);
+const trace = values.verbose ? (line: string): void => console.log(line) : undefined;
+const startedMs = performance.now();
+let replay = '';
+let progressMs = startedMs;
+
+function toMedium(text: string): MediumKind {
+  const found = MEDIUM_KINDS.find((kind) => kind === text);
+  if (found !== undefined) return found;
+  console.error(`--medium is one of ${MEDIUM_KINDS.join(', ')}, not ${text}`);
+  process.exit(2);
+}
+
+function toCount(name: string, text: string): number {
+  const count = Number(text);
+  if (Number.isSafeInteger(count) && count >= 0) return count;
+  console.error(`--${name} is a count, not ${text}`);
+  process.exit(2);
+}
+
+/** Remembers how to come here again, for whatever fails from now on. */
+function noteReplay(args: string): void {
+  replay = `npm run sim -- --medium ${medium} ${args} --verbose`;
+}
+
+function progress(text: string): void {
+  const now = performance.now();
+  if (now - progressMs < PROGRESS_MS) return;
+  progressMs = now;
+  console.log(`${((now - startedMs) / 1000).toFixed(0)} s: ${text}`);
+}
+
+function fail(error: unknown): never {
+  console.error(error instanceof Error ? error.stack : error);
+  console.error(`replay: ${replay}`);
+  process.exit(1);
+}
+
+// An error in a background job of the store reaches nobody else.
+process.on('uncaughtException', fail);
+process.on('unhandledRejection', fail);
+
+function printTotals(coverage: Coverage): void {
+  console.log(coverage.matrix());
+  for (const [name, count] of Object.entries<number>({ ...coverage.totals })) {
+    console.log(`${name.padEnd(20)} ${Math.round(count).toLocaleString('en')}`);
   }
 }
-console.log(total.matrix());
-console.log(total.totals, `${((performance.now() - start) / 1000).toFixed(1)} s`, MEDIUM_KINDS);
+
+async function runSeeds(): Promise<void> {
+  const seeds = toCount('seeds', values.seeds);
+  const total = new Coverage();
+  for (let seed = first; seed < first + seeds; seed++) {
+    noteReplay(`--seeds 1 --first ${seed}`);
+    const { digest, coverage } = await simulate({ seed, medium, trace });
+    total.add(coverage);
+    if (seeds <= 20) console.log(`seed ${seed}: digest ${digest}, ${coverage.totals.acts} acts`);
+    progress(`${seed - first + 1} of ${seeds} seeds, ${total.totals.cuts} cuts, no violation`);
+  }
+  printTotals(total);
+}
+
+async function runEveryWrite(): Promise<void> {
+  const nested = values.nested === undefined ? undefined : toCount('nested', values.nested);
+  const stride = toCount('stride', values.stride);
+  const seed = toCount('seed', values.seed);
+  const more = `${nested === undefined ? '' : ` --nested ${nested}`} --seed ${seed}`;
+  const onCut = (call: number): void => {
+    noteReplay(`--every-write${more} --stride 1000000 --first ${call}`);
+    progress(`power cut in call ${call}`);
+  };
+  const report = await cutAtEveryWrite({ medium, first, stride, nested, seed, trace, onCut });
+  console.log(`the script makes ${report.calls} calls; power was cut in each (step ${stride})`);
+  printTotals(report.coverage);
+}
+
+async function runBitRot(positions: number): Promise<void> {
+  for (const end of ['close', 'cut'] as const) {
+    let count = 0;
+    noteReplay(`--bit-rot ${positions} --first ${first}`);
+    const half = Math.ceil(positions / 2);
+    const report = await rotBits(medium, end, half, first, (text) => {
+      if (values.verbose) console.log(text);
+      progress(`${++count} of ${half} positions after a ${end}`);
+    });
+    const places = PLACES.map((place) => `${place} ${report.tried[place]}`).join(', ');
+    console.log(
+      `after a ${end}: ${half} positions (${places}); refused ${report.refused}, ` +
+        `healed ${report.healed}, opens refused ${report.closed}; nothing wrong or stale`,
+    );
+  }
+}
+
+async function main(): Promise<void> {
+  if (values['bit-rot'] !== undefined) await runBitRot(toCount('bit-rot', values['bit-rot']));
+  else if (values['every-write']) await runEveryWrite();
+  else await runSeeds();
+  const seconds = (performance.now() - startedMs) / 1000;
+  const cpuSeconds = process.cpuUsage().user / 1e6;
+  console.log(`no violation, ${seconds.toFixed(1)} s (${cpuSeconds.toFixed(1)} s of processor)`);
+}
+
+main().catch(fail);

@@ -56,8 +56,10 @@ export function resetNames(): void {
 const newName = (start: string): string => `${start}${++nameCount}`;
 
 export async function create(life: Life, sizeBytes = drawSize(life)): Promise<void> {
-  if (life.model.disks.length >= DISKS_MAX) return;
-  const name = newName('d');
+  if (life.model.disks.length < DISKS_MAX) await createNamed(life, newName('d'), sizeBytes);
+}
+
+export async function createNamed(life: Life, name: string, sizeBytes: number): Promise<void> {
   const act = life.model.beginCreate(name, sizeBytes);
   const answer = await ask(life, 'create', act, () => life.store.createVdisk(name, sizeBytes));
   expectDone(life, 'create', name, answer);
@@ -75,12 +77,15 @@ export async function snapshot(life: Life): Promise<void> {
     const disk = life.pick(free);
     if (disk !== undefined) disks.add(disk);
   }
-  await snapshotOf(life, [...disks]);
+  if (disks.size > 0) await snapshotNamed(life, [...disks], newName('s'));
 }
 
-async function snapshotOf(life: Life, disks: readonly ModelDisk[]): Promise<void> {
-  if (disks.length === 0 || !life.lock(disks, 'exclusive')) return;
-  const name = newName('s');
+export async function snapshotNamed(
+  life: Life,
+  disks: readonly ModelDisk[],
+  name: string,
+): Promise<void> {
+  if (!life.lock(disks, 'exclusive')) return;
   const act = life.model.beginSnapshot(disks.map((disk) => ({ disk, name })));
   const items = disks.map((disk) => ({ vdisk: disk.name, snapshot: name }));
   const kind = disks.length > 1 ? 'snapshot-group' : 'snapshot';
@@ -92,12 +97,11 @@ async function snapshotOf(life: Life, disks: readonly ModelDisk[]): Promise<void
 export async function clone(life: Life): Promise<void> {
   if (life.model.disks.length >= DISKS_MAX) return;
   const source = life.pick(life.model.snapshots().filter((disk) => isFree(life, disk)));
-  if (source !== undefined) await cloneOf(life, source);
+  if (source !== undefined) await cloneNamed(life, source, newName('c'));
 }
 
-async function cloneOf(life: Life, source: ModelDisk): Promise<void> {
+export async function cloneNamed(life: Life, source: ModelDisk, name: string): Promise<void> {
   if (!life.lock([source], 'shared')) return;
-  const name = newName('c');
   // A clone of a clone's snapshot has an act of its own in the matrix.
   const kind = source.layer.below === undefined ? 'clone' : 'clone-of-clone';
   const act = life.model.beginClone(source, name);
@@ -108,8 +112,11 @@ async function cloneOf(life: Life, source: ModelDisk): Promise<void> {
 
 export async function rename(life: Life): Promise<void> {
   const disk = life.pick(life.model.disks.filter((each) => isFree(life, each)));
-  if (disk === undefined || !life.lock([disk], 'exclusive')) return;
-  const ownName = newName('r');
+  if (disk !== undefined) await renameTo(life, disk, newName('r'));
+}
+
+export async function renameTo(life: Life, disk: ModelDisk, ownName: string): Promise<void> {
+  if (!life.lock([disk], 'exclusive')) return;
   const name = disk.of === undefined ? ownName : `${disk.of.name}@${ownName}`;
   const act = life.model.beginRename(disk, name);
   const oldName = disk.name;
@@ -145,7 +152,7 @@ function drawNewSize(
   return SECTOR_BYTES * Math.max(1, sectors - 1 - random.below(Math.min(sectors - 1, 64)));
 }
 
-async function resizeTo(life: Life, disk: ModelDisk, sizeBytes: number): Promise<void> {
+export async function resizeTo(life: Life, disk: ModelDisk, sizeBytes: number): Promise<void> {
   const isBusy = [...disk.writes].some((write) => write.offset + write.length > sizeBytes);
   if (isBusy || !life.lock([disk], 'exclusive')) return;
   life.setShrinksTo(disk, sizeBytes);

@@ -172,7 +172,7 @@ export async function writeZeros(life: Life, act: 'trim' | 'write-zeroes'): Prom
   await zeroRange(life, disk, range, act, random.chance(0.2));
 }
 
-async function zeroRange(
+export async function zeroRange(
   life: Life,
   disk: ModelDisk,
   range: Range,
@@ -205,7 +205,7 @@ export async function flush(life: Life): Promise<void> {
   await flushDisk(life, disk);
 }
 
-async function flushDisk(life: Life, disk: ModelDisk): Promise<void> {
+export async function flushDisk(life: Life, disk: ModelDisk): Promise<void> {
   const target = life.handle(disk);
   const calledAt = life.model.moments.next();
   const answer = await life.perform('flush', disk.name, () => target.flush());
@@ -228,7 +228,7 @@ export async function readSome(life: Life): Promise<void> {
   await readRange(life, disk, range);
 }
 
-async function readRange(life: Life, disk: ModelDisk, range: Range): Promise<void> {
+export async function readRange(life: Life, disk: ModelDisk, range: Range): Promise<void> {
   const target = life.handle(disk);
   const before = life.model.moments.beginRead();
   const bytes = Buffer.alloc(range.length, 0xa5);

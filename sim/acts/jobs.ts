@@ -85,7 +85,11 @@ function isPast(snapshot: ModelDisk, to: ModelDisk): boolean {
   return false;
 }
 
-async function diffOf(life: Life, from: ModelDisk | undefined, to: ModelDisk): Promise<void> {
+export async function diffOf(
+  life: Life,
+  from: ModelDisk | undefined,
+  to: ModelDisk,
+): Promise<void> {
   const { model } = life;
   const before = model.moments.beginRead();
   const sizeBytes = to.sizeBytes;

@@ -8,7 +8,7 @@
  */
 import { BLOCK_BYTES, SECTOR_BYTES } from '../../src/base/units.js';
 import { type Contents, ZERO_STAMP } from '../content.js';
-import { Layer, type Version } from './layer.js';
+import { AFTER_CUT, Layer, type Version } from './layer.js';
 import { Violation } from './violation.js';
 
 const SECTORS_PER_BLOCK = BLOCK_BYTES / SECTOR_BYTES;
@@ -87,12 +87,16 @@ export class ModelDisk {
   sizeBytes: number;
   layer: Layer;
   isGone = false;
+  /** Its deletion is under way. */
+  isLeaving = false;
   /** Of a vdisk: a split was asked for, and may be under way or done. */
   split: ModelSplit | undefined;
   readonly writes = new Set<WriteUnderWay>();
   readonly #parts: ModelParts;
   /** While a snapshot is under way: the layer that will be its own. */
   #past: Layer | undefined;
+  /** Moments at which the end moved down, and where to. */
+  readonly #shrinks: { readonly at: number; readonly sizeBytes: number }[] = [];
 
   constructor(
     parts: ModelParts,
@@ -193,13 +197,17 @@ export class ModelDisk {
     return write;
   }
 
-  #place(write: WriteUnderWay, layer: Layer, certain: boolean): void {
+  #place(write: WriteUnderWay, layer: Layer, certain: boolean, past?: Layer): void {
     const versions: Version[] = [];
     for (const { first, count, stamp } of write.pieces) {
       const { issuedAt } = write;
       const version = { stamp, issuedAt, answeredAt: Number.POSITIVE_INFINITY, certain };
       versions.push(version);
-      putPiece(layer, first, count, version);
+      // A later write may have replaced this one in the past before the snapshot was made.
+      const now = this.#parts.moments.next();
+      const baseAt = (sector: number): number =>
+        past?.isIssuedAfter(sector, issuedAt) === true ? now : 0;
+      putPiece(layer, first, count, version, baseAt);
     }
     const endBlock = Math.ceil((write.offset + write.length) / BLOCK_BYTES);
     layer.noteChanged(Math.floor(write.offset / BLOCK_BYTES), endBlock);
@@ -245,7 +253,7 @@ export class ModelDisk {
       for (const place of write.places) {
         if (place.layer === past) for (const version of place.versions) version.certain = false;
       }
-      this.#place(write, layer, true);
+      this.#place(write, layer, true, past);
     }
     return past;
   }
@@ -255,7 +263,10 @@ export class ModelDisk {
   }
 
   resize(sizeBytes: number): void {
-    if (sizeBytes < this.sizeBytes) this.layer.cutTail(sizeBytes / SECTOR_BYTES);
+    if (sizeBytes < this.sizeBytes) {
+      this.layer.cutTail(sizeBytes / SECTOR_BYTES);
+      this.#shrinks.push({ at: this.#parts.moments.next(), sizeBytes });
+    }
     this.sizeBytes = sizeBytes;
   }
 
@@ -282,7 +293,7 @@ export class ModelDisk {
     into?: (sector: number, stamp: number) => void,
   ): void {
     const { contents } = this.#parts;
-    const end = offset + bytes.length;
+    const end = Math.min(offset + bytes.length, this.#lowestEndSince(before));
     for (let sector = Math.floor(offset / SECTOR_BYTES); sector * SECTOR_BYTES < end; sector++) {
       const start = sector * SECTOR_BYTES;
       const at = start - offset;
@@ -299,6 +310,16 @@ export class ModelDisk {
       if (stamp === undefined) throw this.#wrongSector(sector, bytes, part.at, before, isWhole);
       into?.(sector, stamp);
     }
+  }
+
+  /** What a reader meets behind an end that moved down meanwhile is anybody's guess. */
+  #lowestEndSince(before: number): number {
+    let end = Number.POSITIVE_INFINITY;
+    if (before === AFTER_CUT) return end;
+    for (const { at, sizeBytes } of this.#shrinks) {
+      if (at > before) end = Math.min(end, sizeBytes);
+    }
+    return end;
   }
 
   /** What is called a hole or zeros may be read as zeros. */
@@ -332,14 +353,21 @@ export class ModelDisk {
   }
 }
 
-function putPiece(layer: Layer, first: number, count: number, version: Version): void {
+function putPiece(
+  layer: Layer,
+  first: number,
+  count: number,
+  version: Version,
+  baseAt: (sector: number) => number,
+): void {
   // Zeros over a large part of a vdisk that nobody wrote to change nothing.
   if (version.stamp !== ZERO_STAMP || count <= 8192) {
-    for (let sector = first; sector < first + count; sector++) layer.put(sector, version);
+    for (let sector = first; sector < first + count; sector++)
+      layer.put(sector, version, baseAt(sector));
     return;
   }
   for (const [from, to] of touchedSectors(layer, first, first + count)) {
-    for (let sector = from; sector < to; sector++) layer.put(sector, version);
+    for (let sector = from; sector < to; sector++) layer.put(sector, version, baseAt(sector));
   }
 }
 

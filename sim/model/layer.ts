@@ -41,8 +41,6 @@ export class Layer {
   limitSector = Number.POSITIVE_INFINITY;
   /** The layer that this one is a later state of, for good: what a diff walks down. */
   below: Layer | undefined;
-  /** The vdisk or snapshot has been deleted. */
-  isNameless = false;
   readonly #stable = new Map<number, Int32Array>();
   readonly #unsettled = new Map<number, History>();
   /** Blocks that clients wrote or cut in this layer, as far as anybody knows. */
@@ -72,14 +70,23 @@ export class Layer {
 
   // -- writing
 
-  put(sector: number, version: Version): void {
+  /** @param baseAt  until when what was there before may have replaced this version, too */
+  put(sector: number, version: Version, baseAt = 0): void {
     const history = this.#unsettled.get(sector);
     if (history !== undefined) {
       history.versions.push(version);
+      const [base] = history.versions;
+      if (base !== undefined) base.answeredAt = Math.max(base.answeredAt, baseAt);
       return;
     }
-    const base = { stamp: this.#stamp(sector), issuedAt: 0, answeredAt: 0, certain: true };
+    const base = { stamp: this.#stamp(sector), issuedAt: 0, answeredAt: baseAt, certain: true };
     this.#unsettled.set(sector, { versions: [base, version], floor: 0 });
+  }
+
+  /** True if a version of the sector was issued after this moment. */
+  isIssuedAfter(sector: number, moment: number): boolean {
+    const history = this.#unsettled.get(sector);
+    return history?.versions.some(({ issuedAt }) => issuedAt > moment) === true;
   }
 
   /** The vdisk ends here from now on: what lies behind is gone for good. */

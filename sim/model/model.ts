@@ -71,11 +71,21 @@ export class Model {
 
   /** Disks whose layer is a later state of this one's, with no other named one in between. */
   holdersOf(disk: ModelDisk): ModelDisk[] {
-    return this.disks.filter((other) => {
-      let layer = other.layer.below;
-      while (layer?.isNameless === true) layer = layer.below;
-      return layer === disk.layer;
-    });
+    return this.disks.filter((other) => this.#ownerBelow(other.layer) === disk);
+  }
+
+  /** The first disk further down: what lies between was deleted, or is a snapshot not yet made. */
+  #ownerBelow(layer: Layer): ModelDisk | undefined {
+    for (let below = layer.below; below !== undefined; below = below.below) {
+      const owner = this.#ownerOf(below);
+      if (owner !== undefined) return owner;
+    }
+    return undefined;
+  }
+
+  #ownerOf(layer: Layer): ModelDisk | undefined {
+    for (const disk of this.#disks) if (disk.layer === layer) return disk;
+    return undefined;
   }
 
   // -- acts
@@ -120,10 +130,7 @@ export class Model {
       }
     };
     const undo = (): void => {
-      for (const { disk, past } of made) {
-        disk.endSnapshot();
-        past.isNameless = true;
-      }
+      for (const { disk } of made) disk.endSnapshot();
     };
     return this.#begin(`snapshot ${names.join(' ')}`, isThere, apply, undo);
   }
@@ -151,13 +158,16 @@ export class Model {
   }
 
   beginDelete(disk: ModelDisk): ActUnderWay {
+    disk.isLeaving = true;
+    const undo = (): void => {
+      disk.isLeaving = false;
+    };
     const apply = (): void => {
       disk.isGone = true;
-      disk.layer.isNameless = true;
       this.#deleted.push(disk.layer);
       this.#disks.delete(disk);
     };
-    return this.#begin(`delete ${disk.name}`, (list) => !list.has(disk.name), apply);
+    return this.#begin(`delete ${disk.name}`, (list) => !list.has(disk.name), apply, undo);
   }
 
   #begin(
@@ -249,12 +259,9 @@ export class Model {
   /** What may be said of a disk's backing store: a merge or a split may end at any time. */
   #backingNames(disk: ModelDisk): Set<string | undefined> {
     const names = new Set<string | undefined>();
-    let layer = disk.layer.below;
-    while (layer?.isNameless === true) {
-      names.add('');
-      layer = layer.below;
-    }
-    const owner = this.disks.find((other) => other.layer === layer);
+    const owner = this.#ownerBelow(disk.layer);
+    const isDirect = disk.layer.below === owner?.layer;
+    if (!isDirect) names.add('');
     names.add(owner?.name);
     const root = disk.of ?? disk;
     const isOwn = owner !== undefined && (owner.of ?? owner) === root;
@@ -270,7 +277,7 @@ export class Model {
     let own = disk.layer;
     let isSure = false;
     for (let below = own.below; below !== undefined; below = below.below) {
-      const owner = this.disks.find((other) => other.layer === below);
+      const owner = this.#ownerOf(below);
       if (owner === undefined) continue;
       isSure = (owner.of ?? owner) !== root;
       if (isSure) break;
@@ -285,10 +292,8 @@ export class Model {
       const root: ModelDisk = at.of ?? at;
       if (root === (backing.of ?? backing)) return false;
       if (root.split !== undefined) return true;
-      const link = this.foreignBacking(at);
-      let layer = link?.below;
-      while (layer?.isNameless === true) layer = layer.below;
-      at = this.disks.find((other) => other.layer === layer);
+      const own: Layer | undefined = this.foreignBacking(at)?.own;
+      at = own === undefined ? undefined : this.#ownerBelow(own);
     }
     return false;
   }
@@ -324,7 +329,7 @@ export class Model {
   #oldestOwn(root: ModelDisk): ModelDisk {
     let oldest = root;
     for (let layer = root.layer.below; layer !== undefined; layer = layer.below) {
-      const owner = this.disks.find((disk) => disk.layer === layer);
+      const owner = this.#ownerOf(layer);
       if (owner === undefined) continue;
       if (owner.of !== root) break;
       oldest = owner;
@@ -338,7 +343,9 @@ export class Model {
   mustStay(disk: ModelDisk): 'certainly' | 'perhaps' | undefined {
     if (this.snapshotsOf(disk).length > 0) return 'certainly';
     const holders = this.holdersOf(disk);
-    const certain = holders.filter((other) => (other.of ?? other).split === undefined);
+    const certain = holders.filter(
+      (other) => !other.isLeaving && (other.of ?? other).split === undefined,
+    );
     if (certain.length > 1) return 'certainly';
     if (holders.length > 1) return 'perhaps';
     return this.#hasDeletedHolder(disk) ? 'perhaps' : undefined;
@@ -355,10 +362,6 @@ export class Model {
 
   /** A deleted disk over this one may hold it until a background job has seen to it. */
   #hasDeletedHolder(disk: ModelDisk): boolean {
-    return this.#deleted.some((layer) => {
-      let below = layer.below;
-      while (below?.isNameless === true) below = below.below;
-      return below === disk.layer;
-    });
+    return this.#deleted.some((layer) => this.#ownerBelow(layer) === disk);
   }
 }

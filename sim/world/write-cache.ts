@@ -14,7 +14,7 @@ import { SparseBytes } from '../../src/env/sparse-bytes.js';
 import type { FaultCounts } from './fault-counts.js';
 
 /** Small, because the first write to a chunk after a cut copies it. */
-const CHUNK_BYTES = 64 * KIB;
+const CHUNK_BYTES = 16 * KIB;
 
 export interface PendingWrite {
   readonly offset: number;
