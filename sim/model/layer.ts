@@ -61,6 +61,15 @@ export class Layer {
     return found;
   }
 
+  /** Chunks in which more than one content may be there after a cut, here or further down. */
+  unsettledChunks(): Set<number> {
+    const found = new Set<number>();
+    for (const layer of this.lineage()) {
+      for (const sector of layer.#unsettled.keys()) found.add(Math.floor(sector / CHUNK_SECTORS));
+    }
+    return found;
+  }
+
   /** Layers from this one down to where no hole leads further. */
   *lineage(): Generator<Layer> {
     for (let layer: Layer | undefined = this; layer !== undefined; layer = layer.backing) {

@@ -400,8 +400,8 @@ export class Engine {
     this.generation.removedTrees.add(tree.recordIndex);
     // Keeps the generation from counting it dirty again; its place in the table is used no more.
     tree.dirty = true;
-    // The consistency point under way still writes its buffers: its place in the table is taken.
-    if (tree.frozen === undefined) this.table.remove(tree);
+    // The consistency point under way may still write its buffers, or count its shared blocks.
+    if (this.#cp === undefined) this.table.remove(tree);
     else this.#removals.push(tree);
   }
 

@@ -51,6 +51,7 @@ export async function freeTree(
     engine.changed();
     if (++ranges % SLICE_RANGES === 0) await engine.options.clock.yield();
   }
+  engine.trees.noteDirty(tree, engine.generation);
   tree.root.fill(0);
   engine.removeTree(tree);
   engine.changed();

@@ -124,6 +124,7 @@ async function release(merge: Merge, isStopped: Stop): Promise<boolean> {
     record: { ...source.toRecord(), root: [0, 0, 0, 0], state: 'dying', backingId: 0 },
   };
   engine.generation.units.push([treeEntry(above), emptied]);
+  engine.trees.noteDirty(source, engine.generation);
   source.root.fill(0);
   engine.removeTree(source);
   resolver.clear();
