@@ -4,11 +4,17 @@
  *
  * After every open: a copy of the medium is checked offline, and all sectors are compared.
  */
+import { isStoreError } from '../src/base/store-error.js';
 import { MIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import { checkStore } from '../src/main/check.js';
-import { formatStore, type OpenOptions, openStore } from '../src/main/open-store.js';
+import {
+  formatStore,
+  type OpenOptions,
+  openStore,
+  type StoreSource,
+} from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { Contents } from './content.js';
 import { Coverage } from './coverage.js';
@@ -22,6 +28,7 @@ import { checkRecovered } from './recovery-check.js';
 import type { VirtualClock } from './world/virtual-clock.js';
 
 const STORE_BYTES = 64 * MIB;
+const OPENS_MAX = 4;
 
 export interface HarnessOptions {
   readonly world: VirtualClock;
@@ -89,7 +96,7 @@ export class Harness {
       }
     });
     const random = this.#storeRandom;
-    const opened = openStore(machine.source, { ...options, random, clock: machine.clock });
+    const opened = openPatiently(machine.source, { ...options, random, clock: machine.clock });
     const store = await Promise.race([opened, cut]);
     isOpen = true;
     machine.cutAtCall(0, () => undefined);
@@ -149,5 +156,19 @@ export class Harness {
     totals.splitsCompleted += stats.splitsCompleted;
     totals.consistencyPoints += stats.cpCount;
     totals.blocksHealed += stats.blocksHealed;
+  }
+}
+
+/**
+ * On an object store the claim of an opener that lost its power may land late, between the next
+ * one's look and its own claim: that one is told that it was fenced, and starts again.
+ */
+async function openPatiently(source: StoreSource, options: OpenOptions): Promise<Store> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await openStore(source, options);
+    } catch (error) {
+      if (attempt === OPENS_MAX || !isStoreError(error, 'fenced')) throw error;
+    }
   }
 }

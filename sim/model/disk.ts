@@ -95,7 +95,7 @@ export class ModelDisk {
   readonly #parts: ModelParts;
   /** While a snapshot is under way: the layer that will be its own. */
   #past: Layer | undefined;
-  /** Moments at which the end moved down, and where to. */
+  /** Moments from which on the end may have moved down, and where to. */
   readonly #shrinks: { readonly at: number; readonly sizeBytes: number }[] = [];
 
   constructor(
@@ -262,10 +262,15 @@ export class ModelDisk {
     this.#past = undefined;
   }
 
+  /** A resize begins. */
+  noteShrink(sizeBytes: number): void {
+    if (sizeBytes >= this.sizeBytes) return;
+    this.#shrinks.push({ at: this.#parts.moments.next(), sizeBytes });
+  }
+
   resize(sizeBytes: number): void {
     if (sizeBytes < this.sizeBytes) {
       this.layer.cutTail(sizeBytes / SECTOR_BYTES);
-      this.#shrinks.push({ at: this.#parts.moments.next(), sizeBytes });
     }
     this.sizeBytes = sizeBytes;
   }

@@ -154,6 +154,7 @@ export class Model {
   beginResize(disk: ModelDisk, sizeBytes: number): ActUnderWay {
     const isThere = (list: Listing): boolean => list.get(disk.name)?.sizeBytes === sizeBytes;
     const apply = (): void => disk.resize(sizeBytes);
+    disk.noteShrink(sizeBytes);
     return this.#begin(`resize ${disk.name} ${sizeBytes}`, isThere, apply);
   }
 

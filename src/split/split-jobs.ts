@@ -121,6 +121,8 @@ export class SplitJobs {
     }
     await engine.logAct([treeEntry(tree)]);
     this.resume(tree);
+    // It may have ended meanwhile, with a merge: as durable as any other end.
+    if (tree.split === undefined && !this.#jobs.has(tree)) await engine.consistencyPoint();
     return tree;
   }
 
@@ -159,7 +161,7 @@ export class SplitJobs {
       this.resume(tree);
       return;
     }
-    this.#jobs.delete(tree);
+    job.isReleased = true;
     this.#end(job).catch((error: unknown) => this.#stopJob(job, error));
   }
 
