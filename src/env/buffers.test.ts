@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { joined, totalBytes, withoutFirst } from './buffers.js';
+import { gather, joined, totalBytes, withoutFirst } from './buffers.js';
 
 const all = Uint8Array.from({ length: 10 }, (_, index) => index);
 
@@ -31,6 +31,18 @@ test('withoutFirst: what is left after any number of bytes, in the same memory',
         assert.equal(piece.buffer, all.buffer);
         assert.ok(piece.length > 0);
       }
+    }
+  }
+});
+
+test('gather: what there is room for, in order', () => {
+  for (const pieces of cuttings()) {
+    for (let room = 0; room <= 12; room++) {
+      const into = Buffer.alloc(room, 0xff);
+      const filled = gather(pieces, into);
+      assert.equal(filled.buffer, into.buffer);
+      assert.deepEqual(Uint8Array.from(filled), all.slice(0, room));
+      assert.ok(into.subarray(filled.length).every((byte) => byte === 0xff));
     }
   }
 });

@@ -46,3 +46,15 @@ export function joinAdjacent(buffers: readonly Uint8Array[]): readonly Uint8Arra
   }
   return runs;
 }
+
+/** Copies as much of the buffers as there is room for, in order; returns what it filled. */
+export function gather(buffers: readonly Uint8Array[], into: Buffer): Uint8Array {
+  let at = 0;
+  for (const buffer of buffers) {
+    const left = into.length - at;
+    if (left === 0) break;
+    into.set(buffer.length <= left ? buffer : buffer.subarray(0, left), at);
+    at += Math.min(buffer.length, left);
+  }
+  return into.subarray(0, at);
+}

@@ -10,9 +10,12 @@ import {
   decodeFsinfo,
   EPOCHS_MAX,
   encodeFsinfo,
+  FEATURE_PENDING,
   type Fsinfo,
   type FsinfoOutcome,
   mustOpenReadOnly,
+  PENDING_RUNS_MAX,
+  type PendingRun,
   storeName,
 } from './fsinfo.js';
 
@@ -89,7 +92,8 @@ test('every unknown feature refuses as its mask says', () => {
     assert.equal(at(40).kind, bit < 53 ? 'ok' : 'invalid', `read-only compatible bit ${bit}`);
     if (bit < 53) {
       assert.equal(mustOpenReadOnly(fsinfoOf(at(32))), false);
-      assert.equal(mustOpenReadOnly(fsinfoOf(at(40))), true);
+      // Bit 0 is known: some runs are pending.
+      assert.equal(mustOpenReadOnly(fsinfoOf(at(40))), bit !== 0);
     }
   }
 });
@@ -188,6 +192,39 @@ test('the tail: unknown tags are skipped, damaged ones refused', () => {
   }
   const first = forged((view) => view.setBigUint64(524, 2n ** 53n, true), base);
   assert.equal(first.kind, 'invalid');
+});
+
+test('pending runs come back; one that cannot be is refused', () => {
+  const pending: PendingRun[] = [
+    { vbn: 2 * 1024, blocks: 3, isFreed: false },
+    { vbn: 6 * 1024 + 1000, blocks: 24, isFreed: true },
+    { vbn: 15 * 1024 - 3, blocks: 1, isFreed: false },
+  ];
+  const [first = assert.fail('there are runs')] = pending;
+  const base = { ...PLAIN_FSINFO, readOnlyCompatible: FEATURE_PENDING, pending };
+  assert.deepEqual(fsinfoOf(decodeFsinfo(encodeFsinfo(base))).pending, pending);
+  const most = { ...base, pending: new Array<PendingRun>(PENDING_RUNS_MAX).fill(first) };
+  assert.deepEqual(fsinfoOf(decodeFsinfo(encodeFsinfo(most))).pending, most.pending);
+  const run = (vbn: number, flags: number, blocks: number): FsinfoOutcome =>
+    forged((view) => {
+      view.setUint32(416, vbn, true);
+      view.setUint8(421, flags);
+      view.setUint16(422, blocks, true);
+    }, base);
+  assert.equal(run(6 * 1024, 0, 1024).kind, 'ok');
+  assert.equal(run(6 * 1024, 0, 1025).kind, 'invalid', 'beyond its segment');
+  assert.equal(run(5 * 1024, 1, 1).kind, 'invalid', 'metadata in an odd segment');
+  assert.equal(run(1000, 0, 1).kind, 'invalid', 'in the log');
+  assert.equal(run(15 * 1024 - 3, 0, 2).kind, 'invalid', 'a second copy over fsinfo');
+  assert.equal(run(6 * 1024, 2, 1).kind, 'invalid', 'an unknown flag');
+  const bare = forged((view) => view.setBigUint64(40, 0n, true), base);
+  assert.equal(bare.kind, 'invalid', 'without the mask that keeps others from writing');
+  for (const wrong of [
+    { ...base, pending: [...most.pending, ...pending] },
+    { ...PLAIN_FSINFO, pending },
+  ]) {
+    assert.throws(() => encodeFsinfo(wrong), { name: 'InvariantError' });
+  }
 });
 
 test('no bytes with a right checksum make the decoder throw', () => {

@@ -31,6 +31,16 @@ export interface EpochStart {
   readonly firstRecord: number;
 }
 
+/**
+ * Metadata blocks, one behind the other in one segment, that came into use or free since the active
+ * map and the usage file were written. Each stands for its second copy, too.
+ */
+export interface PendingRun {
+  readonly vbn: number;
+  readonly blocks: number;
+  readonly isFreed: boolean;
+}
+
 export interface Fsinfo {
   readonly uuid: Uint8Array;
   readonly version: number;
@@ -57,9 +67,27 @@ export interface Fsinfo {
   readonly dataGaps: number;
   readonly metaGaps: number;
   readonly usedBlocks: number;
+  /** In place: blocks that the active map and the usage file do not show yet. */
+  readonly pending: readonly PendingRun[];
   readonly roots: Readonly<Record<Metafile, MetafileRoot>>;
   readonly epochs: readonly EpochStart[];
 }
+
+/**
+ * Feature, read-only compatible: some runs are pending. Who does not know it would place blocks
+ * over them.
+ */
+export const FEATURE_PENDING = 1;
+const READ_ONLY_KNOWN = FEATURE_PENDING;
+
+const PENDING_OFFSET = 416;
+const PENDING_RUN_BYTES = 8;
+/**
+ * All that changes from one consistency point to the next stays in the first sector, which is
+ * written wholly or not at all: (512 - 416) / 8.
+ */
+export const PENDING_RUNS_MAX = 12;
+const PENDING_FREED = 1;
 
 const ROOTS_OFFSET = 256;
 const ROOT_BYTES = 32;
@@ -110,9 +138,38 @@ export function encodeFsinfo(info: Fsinfo): Uint8Array {
     });
     view.setUint32(offset + 16, root.height, true);
   });
+  encodePending(view, info.pending);
   encodeTail(view, info.epochs);
   view.setUint32(8, crc32(bytes.subarray(12)), true);
   return bytes;
+}
+
+function encodePending(view: DataView, pending: readonly PendingRun[]): void {
+  pending.forEach(({ vbn, blocks, isFreed }, index) => {
+    const at = PENDING_OFFSET + index * PENDING_RUN_BYTES;
+    view.setUint32(at, vbn >>> 0, true);
+    view.setUint8(at + 4, Math.floor(vbn / 0x1_0000_0000));
+    view.setUint8(at + 5, isFreed ? PENDING_FREED : 0);
+    view.setUint16(at + 6, blocks, true);
+  });
+}
+
+/** Up to the first run of no blocks; a damaged one has NaN for its VBN. */
+function decodePending(view: DataView): PendingRun[] {
+  const pending: PendingRun[] = [];
+  for (let index = 0; index < PENDING_RUNS_MAX; index++) {
+    const at = PENDING_OFFSET + index * PENDING_RUN_BYTES;
+    const blocks = view.getUint16(at + 6, true);
+    if (blocks === 0) break;
+    const flags = view.getUint8(at + 5);
+    const vbn = view.getUint8(at + 4) * 0x1_0000_0000 + view.getUint32(at, true);
+    pending.push({
+      vbn: flags > PENDING_FREED ? Number.NaN : vbn,
+      blocks,
+      isFreed: flags === PENDING_FREED,
+    });
+  }
+  return pending;
 }
 
 function encodeTail(view: DataView, epochs: readonly EpochStart[]): void {
@@ -173,6 +230,7 @@ export function decodeFsinfo(bytes: Uint8Array): FsinfoOutcome {
     dataGaps: at(14),
     metaGaps: at(15),
     usedBlocks: at(16),
+    pending: decodePending(view),
     roots: decodeRoots(view),
     epochs: decodeEpochs(view),
   };
@@ -198,11 +256,29 @@ function fsinfoFault(info: Fsinfo): string | undefined {
     const fault = pointerFault(words, 0, vbnEnd);
     if (fault !== undefined) return `a root of the ${name} file that ${fault}`;
   }
+  const pendingFault = info.pending.map((run) => pendingRunFault(run, info)).find(Boolean);
+  if (pendingFault !== undefined) return pendingFault;
   let before = 0;
   for (const start of info.epochs) {
     // NaN, a number beyond 2^53, is not greater either.
     if (!(start.epoch > before) || !(start.firstRecord >= 0)) return 'a damaged table of epochs';
     before = start.epoch;
+  }
+  return undefined;
+}
+
+function pendingRunFault(run: PendingRun, info: Fsinfo): string | undefined {
+  const { vbn, blocks } = run;
+  if (info.pending.length > PENDING_RUNS_MAX) return 'more pending runs than have a place';
+  if (info.readOnlyCompatible % 2 !== FEATURE_PENDING) return 'pending runs without their mask';
+  if (info.medium !== 'in-place') return undefined;
+  const index = vbn % SEGMENT_BLOCKS;
+  const segment = (vbn - index) / SEGMENT_BLOCKS;
+  const copyEnd = vbn + SEGMENT_BLOCKS + blocks;
+  const isInside = vbn >= info.logStart + info.logBlocks && copyEnd <= info.storeBlocks - 2;
+  // NaN is not inside either.
+  if (!isInside || index + blocks > SEGMENT_BLOCKS || segment % 2 !== 0) {
+    return 'a damaged pending run';
   }
   return undefined;
 }
@@ -264,7 +340,7 @@ function decodeEpochs(view: DataView): EpochStart[] {
 
 /** True if a program that does not know these feature bits may only read the store. */
 export function mustOpenReadOnly(info: Fsinfo): boolean {
-  return info.readOnlyCompatible !== 0;
+  return Math.floor(info.readOnlyCompatible / (READ_ONLY_KNOWN + 1)) !== 0;
 }
 
 /** Short name of a store for messages. */

@@ -1,9 +1,10 @@
 /**
  * Reads of a backing store for the clones that split from it together: each block is read once.
- * Lives for one step of a split; holds at most the data of its ranges.
+ * Lives for one step of a split; holds at most the data of its ranges, in memory that later steps
+ * use again.
  */
 import { isStoreError } from '../base/store-error.js';
-import { BLOCK_BYTES } from '../base/units.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import { toBlockViews } from '../store/block-loader.js';
 import type { Hole, SplitParts } from './special-load.js';
 
@@ -15,11 +16,59 @@ interface BackingBlock {
   readonly bytes: Uint8Array;
 }
 
+/** Pieces of a megabyte: what has passed through one step is used again by a later one. */
+const PIECE_BYTES = FIELDS_PER_BLOCK * BLOCK_BYTES;
+const PIECES_KEPT_MAX = 8;
+
+export class ReadMemory {
+  readonly #free: Buffer[] = [];
+
+  take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
+  }
+
+  give(pieces: readonly Buffer[]): void {
+    for (const piece of pieces) if (this.#free.length < PIECES_KEPT_MAX) this.#free.push(piece);
+  }
+}
+
 const NONE_BAD: Promise<ReadonlySet<number>> = Promise.resolve(new Set<number>());
 
 export class BackingReads {
+  readonly #memory: ReadMemory;
+  readonly #pieces: Buffer[] = [];
+  readonly #reading: Promise<unknown>[] = [];
+  /** Bytes of the last piece that are in use. */
+  #used = PIECE_BYTES;
   readonly #blocks = new Map<number, BackingBlock>();
   blocksRead = 0;
+
+  constructor(memory: ReadMemory) {
+    this.#memory = memory;
+  }
+
+  /** Nobody looks at the bytes any more. */
+  async release(): Promise<void> {
+    const pieces = this.#pieces.splice(0);
+    // What is asked for from here on, by who read ahead, gets memory of its own.
+    this.#used = PIECE_BYTES;
+    this.#blocks.clear();
+    // A block that nobody waited for may still be on its way into its piece.
+    await Promise.allSettled(this.#reading.splice(0));
+    this.#memory.give(pieces);
+  }
+
+  /** A run is in one level-1 range, so it fits a piece. */
+  #bytesFor(blocks: number): Buffer {
+    const length = blocks * BLOCK_BYTES;
+    if (this.#used + length > PIECE_BYTES) {
+      this.#pieces.push(this.#memory.take());
+      this.#used = 0;
+    }
+    const start = this.#used;
+    this.#used += length;
+    return (this.#pieces.at(-1) as Buffer).subarray(start, this.#used);
+  }
 
   /**
    * The bytes of the holes' blocks in the backing store, by index in the range at `fbn`. A block
@@ -66,8 +115,9 @@ export class BackingReads {
       }
     }
     this.blocksRead += run.length;
-    const views = toBlockViews(Buffer.allocUnsafeSlow(run.length * BLOCK_BYTES));
+    const views = toBlockViews(this.#bytesFor(run.length));
     const read = readRun(parts, run, views);
+    this.#reading.push(read);
     // Whoever waits for it hears of a failure; it may be that nobody comes to wait.
     read.catch(() => undefined);
     run.forEach((hole, at) => {

@@ -11,7 +11,7 @@ import type { SplitMode } from '../layout/tree-record.js';
 import { USAGE_ENTRIES_PER_BLOCK, usageLive } from '../layout/usage-entry.js';
 import { WALK_FIELD } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
-import { BackingReads } from './backing-reads.js';
+import { BackingReads, ReadMemory } from './backing-reads.js';
 import { fillRange } from './fill.js';
 import { isHoleField, loadHoles } from './special-load.js';
 import { SplitJobs } from './split-jobs.js';
@@ -68,7 +68,13 @@ async function fieldsOf({ engine }: TestEngine, tree: Tree, fbn: number): Promis
 }
 
 async function fill(parts: TestEngine, fbn: number, mode: SplitMode): Promise<number> {
-  const outcome = await fillRange(parts, parts.head('clone'), fbn, mode, new BackingReads());
+  const outcome = await fillRange(
+    parts,
+    parts.head('clone'),
+    fbn,
+    mode,
+    new BackingReads(new ReadMemory()),
+  );
   assert.ok(outcome.kind === 'filled' && outcome.bad.length === 0);
   return outcome.blocks;
 }

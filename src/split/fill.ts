@@ -4,7 +4,8 @@
  * copy:  the backing store's blocks are loaded and dirtied without altering their content
  *        (`fakeDirty`): the ordinary write allocator chooses new VBNs, sets their bits and
  *        writes them; then each new pointer goes into the vdisk's field.
- * share: the field gets the backing store's own pointer, and the reference file one more owner.
+ * share: the field gets the backing store's own pointer, and the reference file one more owner;
+ *        where the block is plain, share-plain.ts has done that already.
  *
  * 1. Whether the field still is a hole, without a dirty buffer, is asked in the same synchronous
  *    step that puts the pointer there: a client's write always wins.
@@ -28,6 +29,7 @@ import {
 import type { SplitMode } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
 import type { BackingReads } from './backing-reads.js';
+import { type SharedPart, sharePlain } from './share-plain.js';
 import { type Hole, isHoleField, lineageOf, loadHoles, type SplitParts } from './special-load.js';
 
 export type FillOutcome =
@@ -48,6 +50,8 @@ interface NewPointer {
   readonly kind: 'placed' | 'shared' | 'zero';
 }
 
+const NONE_SHARED: SharedPart = { blocks: 0, isDone: false };
+
 /** Fills the holes of the level-1 range that begins at `fbn`. */
 export async function fillRange(
   parts: SplitParts,
@@ -62,9 +66,13 @@ export async function fillRange(
   // The VBNs of the backing store that are named here must stay what they are until it is done.
   const letGo = parts.engine.loader.hold();
   try {
+    const shared = mode === 'share' ? await sharePlain(parts, clone, fbn) : NONE_SHARED;
+    const { blocks } = shared;
+    if (shared.isDone) return { kind: 'filled', nextFbn: fbn + FIELDS_PER_BLOCK, blocks, bad: [] };
     for (;;) {
       const outcome = await fillOnce(parts, clone, fbn, mode, reads);
-      if (outcome !== 'again') return outcome;
+      if (outcome === 'again') continue;
+      return outcome.kind === 'filled' ? { ...outcome, blocks: outcome.blocks + blocks } : outcome;
     }
   } finally {
     letGo();
@@ -256,7 +264,10 @@ function putNow(
     if (kind === 'zero') continue;
     clone.mappedBlocks++;
     if (kind === 'placed') medium.adopt(vbn, 'data', generation);
-    else generation.share(vbn, owners.get(index) ?? 0, clone.ownerOfBlocks);
+    else {
+      const ownerId = owners.get(index) ?? 0;
+      generation.share({ vbn, blocks: 1, ownerId, withId: clone.ownerOfBlocks });
+    }
   }
   engine.changed();
   return filled;

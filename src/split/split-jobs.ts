@@ -20,8 +20,9 @@ import type { Tree } from '../store/tree.js';
 import { treeEntry } from '../vdisk/acts.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
-import { BackingReads } from './backing-reads.js';
+import type { BackingReads } from './backing-reads.js';
 import { type FillOutcome, fillRange } from './fill.js';
+import { ReadAhead } from './read-ahead.js';
 import type { SplitParts } from './special-load.js';
 
 /** Level-1 ranges that are filled at once: 4 MiB of reads and writes under way. */
@@ -212,17 +213,19 @@ export class SplitJobs {
   async #loop(backing: Tree): Promise<void> {
     // Splits that are asked for together begin together, and read each backing block once.
     await this.#parts.engine.options.clock.yield();
+    const ahead = new ReadAhead(this.#parts);
     try {
       for (;;) {
         const jobs = this.#jobsOf(backing);
         // What is being merged into a tree wakes its split when it is done (`takeUp`).
         if (this.#stopped || jobs.length === 0 || isMerging(backing)) return;
-        await this.#step(backing, jobs);
+        await this.#step(backing, jobs, ahead);
       }
     } catch (error) {
       for (const job of this.#jobsOf(backing)) this.#stopJob(job, error);
       if (!isStoreError(error)) this.#parts.engine.fail(error);
     } finally {
+      await ahead.ended();
       this.#loops.delete(backing);
     }
   }
@@ -244,15 +247,19 @@ export class SplitJobs {
   }
 
   /** Fills the next window for the jobs that are least far. */
-  async #step(backing: Tree, jobs: readonly Job[]): Promise<void> {
+  async #step(backing: Tree, jobs: readonly Job[], ahead: ReadAhead): Promise<void> {
     const positions = jobs.map((job) => positionOf(job.tree));
     const from = Math.min(...positions);
-    const ahead = positions.filter((position) => position > from);
-    const windowEnd = Math.min(from + WINDOW_RANGES * FIELDS_PER_BLOCK, ...ahead);
+    const further = positions.filter((position) => position > from);
+    const windowEnd = Math.min(from + WINDOW_RANGES * FIELDS_PER_BLOCK, ...further);
     const members = jobs.filter((job) => positionOf(job.tree) === from);
-    const reads = new BackingReads();
-    await Promise.all(members.map((job) => this.#fillWindow(job, from, windowEnd, reads)));
+    const reads = ahead.take(from);
+    const fills = members.map((job) => this.#fillWindow(job, from, windowEnd, reads));
+    // The next window, if all go on to it together.
+    if (further.length === 0) readNext(members, windowEnd, ahead);
+    await settleAll(fills);
     this.counters.backingBlocksRead += reads.blocksRead;
+    await reads.release();
     for (const job of members) {
       const { split } = job.tree;
       if (split === undefined || split.phase === 'paused') continue;
@@ -367,6 +374,15 @@ function positionOf(tree: Tree): number {
 
 function rangeOf(fbn: number): number {
   return fbn - (fbn % FIELDS_PER_BLOCK);
+}
+
+/** Begins to read for the window from `from` on, if one of the jobs copies. */
+function readNext(jobs: readonly Job[], from: number, ahead: ReadAhead): void {
+  const job = jobs.find(({ tree }) => tree.split?.mode === 'copy');
+  if (job === undefined) return;
+  const limit = job.tree.readThroughLimitBytes / BLOCK_BYTES;
+  const end = Math.min(from + WINDOW_RANGES * FIELDS_PER_BLOCK, limit);
+  ahead.begin(job.tree, from, end);
 }
 
 /** Waits for all, so that none is left running, then throws what the first failure was. */

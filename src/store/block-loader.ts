@@ -51,8 +51,12 @@ export class BlockLoader {
       const fault = await this.#readOne(vbn, bytes, crc);
       if (fault !== undefined) await this.#healFirst(vbn, crc, bytes, fault);
       this.blocksRead++;
-      if (this.#pool.find(vbn) < 0) this.#pool.setClean(buffer, vbn, crc);
-      else this.#pool.drop(buffer);
+      if (this.#pool.find(vbn) < 0) {
+        this.#pool.setClean(buffer, vbn, crc);
+        this.#pool.noteMeta(buffer);
+      } else {
+        this.#pool.drop(buffer);
+      }
     } catch (error) {
       this.#pool.drop(buffer);
       throw error;

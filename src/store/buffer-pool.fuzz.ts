@@ -69,6 +69,7 @@ class Driver {
     if (this.#find(vbn) >= 0) return;
     const buffer = this.#take();
     this.#pool.setClean(buffer, vbn, this.#stamps.get(buffer) ?? 0);
+    if (vbn % 5 === 0) this.#pool.noteMeta(buffer);
     this.#clean.set(vbn, buffer);
     this.#pool.unpin(buffer);
     this.#pins.delete(buffer);
@@ -122,6 +123,7 @@ class Driver {
       return;
     }
     this.#pool.setClean(buffer, vbn, this.#stamps.get(buffer) ?? 0);
+    if (vbn % 5 === 0) this.#pool.noteMeta(buffer);
     this.#clean.set(vbn, buffer);
   }
 
@@ -211,6 +213,29 @@ describe('buffer pool beside Maps', () => {
     const after = Array.from({ length: 300 }, (_, index) => pool.find(2 + index));
     assert.deepEqual(after, before);
     assert.ok(before.filter((buffer) => buffer >= 0).length >= SLAB_BUFFERS - 60);
+  });
+
+  test('metadata outlasts a flood of data, and goes when it is too much', () => {
+    const pool = new BufferPool(4 * SLAB_BUFFERS);
+    const put = (vbn: number, isMeta: boolean): void => {
+      const buffer = pool.take();
+      pool.setClean(buffer, vbn, 0);
+      if (isMeta) pool.noteMeta(buffer);
+      pool.unpin(buffer);
+    };
+    const kept = (from: number, count: number): number =>
+      Array.from({ length: count }, (_, at) => from + at).filter((vbn) => pool.find(vbn) >= 0)
+        .length;
+    for (let at = 0; at < 100; at++) put(1000 + at, true);
+    for (let at = 0; at < 20 * SLAB_BUFFERS; at++) put(1_000_000 + at, false);
+    assert.equal(kept(1000, 100), 100);
+    // It is a quarter that metadata may have for itself.
+    for (let at = 0; at < 20 * SLAB_BUFFERS; at++) put(2_000_000 + at, true);
+    assert.ok(kept(1000, 100) < 100);
+    assert.equal(pool.bytesAllocated, 4 * SLAB_BUFFERS * 4096);
+    for (let at = 0; at < 20 * SLAB_BUFFERS; at++) put(3_000_000 + at, false);
+    assert.ok(kept(3_000_000 + 17 * SLAB_BUFFERS, 3 * SLAB_BUFFERS) >= 2.5 * SLAB_BUFFERS);
+    assert.ok(kept(2_000_000, 20 * SLAB_BUFFERS) <= SLAB_BUFFERS);
   });
 
   test('when nothing can be evicted the pool grows', () => {

@@ -423,6 +423,7 @@ export class BufferTrees {
     if (isData) this.dirtyDataCount--;
     else this.dirtyMetaCount--;
     pool.setClean(buffer, vbn, crc);
+    if (!isData) pool.noteMeta(buffer);
     return live;
   }
 

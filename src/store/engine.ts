@@ -41,6 +41,8 @@ export interface EngineOptions {
 export interface EngineStats {
   cpCount: number;
   cpBlocksWritten: number;
+  /** Milliseconds of all consistency points together. */
+  cpMs: number;
   logGroups: number;
 }
 
@@ -55,7 +57,7 @@ export class Engine {
   readonly metafiles: Metafiles;
   readonly treeSlots = new RecordSlots();
   readonly vdiskSlots = new RecordSlots();
-  readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, logGroups: 0 };
+  readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, cpMs: 0, logGroups: 0 };
   readonly writer: LogWriter;
   /** Called when a consistency point is durable: trees that died in it can be freed. */
   onDurable: () => void = () => undefined;
@@ -71,6 +73,8 @@ export class Engine {
   nextTreeId: number;
   nextVdiskId: number;
   readonly #dirtyMax: number;
+  /** Of these, kept for writes to trees that are flushed. */
+  readonly #dirtyReserve: number;
   /** Looks into the reference file from within a step that uses the fields of `trees`. */
   readonly #referenceWalker: BufferTrees;
   /** Trees to take out of the table when the consistency point under way has ended. */
@@ -85,6 +89,7 @@ export class Engine {
     this.loader = new BlockLoader(this.pool, medium, options.log);
     this.editor = new MetafileEditor(this.trees, this.loader);
     this.#dirtyMax = Math.max(512, Math.floor(options.dirtyBytesMax / BLOCK_BYTES));
+    this.#dirtyReserve = this.#dirtyMax >>> 5;
     const { fsinfo } = medium;
     this.metafiles = this.#openMetafiles();
     this.generation = this.newGeneration(fsinfo.cpNumber + 1);
@@ -209,7 +214,17 @@ export class Engine {
   }
 
   get hasBufferRoom(): boolean {
-    return this.pool.dirtyCount < this.#dirtyMax;
+    return this.pool.dirtyCount < this.#dirtyMax - this.#dirtyReserve;
+  }
+
+  /**
+   * The same for a write to this tree. Who flushes each write makes few buffers dirty and is waited
+   * for: a part of them is kept for such, so that none stands behind one who never flushes.
+   */
+  hasBufferRoomFor(tree: Tree): boolean {
+    if (this.hasBufferRoom) return true;
+    const isFlushed = tree.unlogged === undefined && tree.unloggedOld === undefined;
+    return isFlushed && this.pool.dirtyCount < this.#dirtyMax;
   }
 
   /** Resolves when a client may make more buffers dirty. */
@@ -286,12 +301,14 @@ export class Engine {
       this.generation.units.length = 0;
       return;
     }
+    const startMs = this.options.clock.nowMs();
     const { generation, point } = this.#freeze();
     const done = point.run(clean);
     this.#cp = { generation, point, done };
     await done;
     this.stats.cpCount++;
     this.stats.cpBlocksWritten += point.blocksWritten;
+    this.stats.cpMs += this.options.clock.nowMs() - startMs;
     this.#thaw(generation);
     this.#cp = undefined;
     // Whoever reads a block that this consistency point freed must be done before it is used again.

@@ -55,18 +55,21 @@ export class Generation {
     this.#maybeShared = maybeShared;
   }
 
-  /** The tree names a block of another one from now on. */
-  share(vbn: number, ownerId: number, withId: number): void {
+  /** The tree names blocks of another one from now on. */
+  share({ vbn, blocks, ownerId, withId }: Share): void {
     const last = this.shares.at(-1);
     const isNext = last?.ownerId === ownerId && last.withId === withId;
     // A run does not go on behind a move: the order of the two counts.
     const isBehindMove = this.moves.at(-1)?.sharesBefore === this.shares.length;
     if (last !== undefined && isNext && last.vbn + last.blocks === vbn && !isBehindMove) {
-      last.blocks++;
+      last.blocks += blocks;
     } else {
-      this.shares.push({ vbn, blocks: 1, ownerId, withId });
+      this.shares.push({ vbn, blocks, ownerId, withId });
     }
-    this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
+    const end = (vbn + blocks) / REFERENCE_ENTRIES_PER_BLOCK;
+    for (let fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK); fbn < end; fbn++) {
+      this.referenceFbns.add(fbn);
+    }
   }
 
   /** The block is named by another tree instead, with all owners that it has. */

@@ -122,7 +122,7 @@ class Driver {
       case 0:
       case 1:
         if (other === undefined) return;
-        generation.share(vbn, owner, other);
+        generation.share({ vbn, blocks: 1, ownerId: owner, withId: other });
         owners.add(other);
         return;
       case 2:

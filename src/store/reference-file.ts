@@ -33,11 +33,17 @@ export async function applyReferences(context: CpContext, generation: Generation
   let done = 0;
   const shareUpTo = async (end: number): Promise<void> => {
     for (; shared < end; shared++) {
-      const { vbn, blocks, ownerId, withId } = shares[shared] as Share;
-      for (let block = 0; block < blocks; block++) {
-        const wait = writer.share(vbn + block, ownerId, withId);
-        if (wait !== undefined) await wait;
-        if (++done % SHARES_OF_SLICE === 0) await context.clock.yield();
+      const share = shares[shared] as Share;
+      const runEnd = share.vbn + share.blocks;
+      for (let vbn = share.vbn; vbn < runEnd; ) {
+        const blockEnd = vbn - (vbn % REFERENCE_ENTRIES_PER_BLOCK) + REFERENCE_ENTRIES_PER_BLOCK;
+        const end = Math.min(runEnd, blockEnd);
+        await writer.share(vbn, end - vbn, share.ownerId, share.withId);
+        done += end - vbn;
+        vbn = end;
+        if (done < SHARES_OF_SLICE) continue;
+        done = 0;
+        await context.clock.yield();
       }
     }
   };
@@ -84,23 +90,22 @@ class ReferenceWriter {
     this.#file = context.metafiles.reference;
   }
 
-  /** A promise only for the first share in a block of the file. */
-  share(vbn: number, ownerId: number, withId: number): void | Promise<void> {
-    const buffer = this.#edited.get(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
-    if (buffer !== undefined) this.#shareAt(buffer, vbn, ownerId, withId);
-    else return this.#edit(vbn).then((edited) => this.#shareAt(edited, vbn, ownerId, withId));
-  }
-
-  #shareAt(buffer: number, vbn: number, ownerId: number, withId: number): void {
-    const { words, at } = this.#entry(buffer, vbn);
-    if (words[at] === 0) {
-      words[at] = 1;
-      toggleOwner(words, at, ownerId);
-      this.#count(ownerId, 1);
+  /** Blocks of one block of the file, one behind the other. */
+  async share(vbn: number, blocks: number, ownerId: number, withId: number): Promise<void> {
+    const { words, at: start } = this.#entry(await this.#edit(vbn), vbn);
+    const end = start + blocks * REFERENCE_WORDS;
+    let fresh = 0;
+    for (let at = start; at < end; at += REFERENCE_WORDS) {
+      if (words[at] === 0) {
+        words[at] = 1;
+        toggleOwner(words, at, ownerId);
+        fresh++;
+      }
+      words[at] = (words[at] as number) + 1;
+      toggleOwner(words, at, withId);
     }
-    words[at] = (words[at] as number) + 1;
-    toggleOwner(words, at, withId);
-    this.#count(withId, 1);
+    this.#count(ownerId, fresh);
+    this.#count(withId, blocks);
   }
 
   async move(vbn: number, fromId: number, toId: number): Promise<void> {
@@ -158,7 +163,7 @@ class ReferenceWriter {
     );
   }
 
-  #count(treeId: number, change: 1 | -1): void {
+  #count(treeId: number, change: number): void {
     this.#changes.set(treeId, (this.#changes.get(treeId) ?? 0) + change);
   }
 

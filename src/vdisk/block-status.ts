@@ -28,6 +28,7 @@ export async function blockStatus(
   const end = offset + length;
   let at = offset;
   while (at < end && extents.length < EXTENTS_MAX) {
+    target.checkRange(0, 0);
     const stop = Math.min(end, (Math.floor(at / BLOCK_BYTES) + SLICE_BLOCKS) * BLOCK_BYTES);
     at = await statusSlice(parts, target, at, stop, end, extents);
     await parts.engine.options.clock.yield();
@@ -53,6 +54,7 @@ async function statusSlice(
     if (found === SOURCE_MISS) {
       await parts.reader.loadAll(source.missing.slice());
       parts.engine.assertAlive();
+      target.checkRange(0, 0);
       source.begin();
       continue;
     }

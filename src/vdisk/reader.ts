@@ -8,7 +8,7 @@
  * 3. Blocks with adjacent VBNs are read in one call. Short reads stay in memory; long ones go
  *    straight to the caller, so that a backup does not push everybody's working set out.
  */
-import { StoreError } from '../base/store-error.js';
+import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
@@ -24,6 +24,8 @@ const RUN_BLOCKS_MAX = 256;
 export interface ReadTarget {
   readonly name: string;
   readonly head: Tree;
+  /** @throws {StoreError} not-found when the vdisk is gone */
+  checkRange(offset: number, length: number): void;
 }
 
 interface WantedBlock {
@@ -87,9 +89,38 @@ export class Reader {
         await this.#fetch(target.name, wanted, offset, into);
         return;
       }
-      await this.loadAll(missing);
+      try {
+        await this.loadAll(missing);
+      } catch (error) {
+        if (!isStoreError(error, 'corrupt')) throw error;
+        throw await this.#named(target, offset, into.length, error);
+      }
       this.#engine.assertAlive();
+      // A deleted vdisk reads through nothing any more: it would look like zeros.
+      target.checkRange(0, 0);
     }
+  }
+
+  /** Damaged metadata, by the name of the vdisk and the first block of the range that needs it. */
+  async #named(
+    target: ReadTarget,
+    offset: number,
+    length: number,
+    error: StoreError,
+  ): Promise<StoreError> {
+    const end = offset + length;
+    for (let fbn = Math.floor(offset / BLOCK_BYTES); fbn * BLOCK_BYTES < end; fbn++) {
+      this.source.begin();
+      if (this.source.find(target.head, fbn) !== SOURCE_MISS) continue;
+      try {
+        await this.loadAll(this.source.missing.slice());
+      } catch (found) {
+        if (!isStoreError(found, 'corrupt')) continue;
+        const message = `vdisk ${target.name}, block ${fbn} (byte ${fbn * BLOCK_BYTES}): `;
+        return new StoreError('corrupt', message + found.message, { cause: found });
+      }
+    }
+    return error;
   }
 
   loadAll(missing: readonly { vbn: number; crc: number }[]): Promise<unknown> {

@@ -16,15 +16,21 @@ import { type BufferTrees, WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buf
 import type { Tree } from '../store/tree.js';
 
 const RANGE_WORDS = FIELDS_PER_BLOCK * POINTER_WORDS;
+/** Resolutions whose words are one piece of memory: pieces of 4 KiB are dear to make. */
+const RANGES_OF_PIECE = 16;
 
 export class Resolution {
   /** Pointers like an indirect block's; the fourth word is the depth the block was found at. */
-  readonly words = new Uint32Array(RANGE_WORDS);
+  readonly words: Uint32Array;
   /** Blocks of which only so many bytes count, by index: a read-through limit lies in them. */
   masked: Map<number, number> | undefined;
   isLasting = true;
   /** Fields that lead to a data block. */
   dataCount = 0;
+
+  constructor(words: Uint32Array) {
+    this.words = words;
+  }
 }
 
 export interface MissingBlock {
@@ -40,6 +46,11 @@ export class Resolver {
   /** After `resolve` gave undefined: metadata blocks to load. */
   readonly missing: MissingBlock[] = [];
 
+  #piece = new Uint32Array(0);
+  #pieceLeft = 0;
+  /** Fields that a pass has found nothing for so far. */
+  readonly #open = new Uint8Array(FIELDS_PER_BLOCK);
+
   constructor(trees: BufferTrees, memoryBytes: number) {
     this.#trees = trees;
     this.#countMax = Math.max(64, Math.floor(memoryBytes / 16 / BLOCK_BYTES));
@@ -54,9 +65,18 @@ export class Resolver {
     return resolution;
   }
 
+  #newWords(): Uint32Array {
+    if (this.#pieceLeft === 0) {
+      this.#piece = new Uint32Array(RANGES_OF_PIECE * RANGE_WORDS);
+      this.#pieceLeft = RANGES_OF_PIECE;
+    }
+    const start = --this.#pieceLeft * RANGE_WORDS;
+    return this.#piece.subarray(start, start + RANGE_WORDS);
+  }
+
   #pass(tree: Tree, range: number): Resolution | undefined {
-    const resolution = new Resolution();
-    const open = new Uint8Array(FIELDS_PER_BLOCK).fill(1);
+    const resolution = new Resolution(this.#newWords());
+    const open = this.#open.fill(1);
     this.missing.length = 0;
     let limit = Number.POSITIVE_INFINITY;
     let depth = 0;

@@ -28,6 +28,8 @@ import type { Reader } from './reader.js';
 const LARGE_BLOCKS_MIN = 16;
 /** Blocks placed in one go: 1 MiB. */
 const PLACED_BLOCKS_MAX = 256;
+/** Bytes of it that are summed and handed to the medium at a time. */
+const PART_BYTES = 512 * 1024;
 
 export interface WriteTarget {
   readonly name: string;
@@ -117,7 +119,7 @@ export class Writer {
   #tryPiece(tree: Tree, offset: number, data: Uint8Array): Step {
     const engine = this.#engine;
     const { trees, pool, generation } = engine;
-    if (!engine.hasBufferRoom) return 'room';
+    if (!engine.hasBufferRoomFor(tree)) return 'room';
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.floor((offset + data.length - 1) / BLOCK_BYTES);
     const count = last - first + 1;
@@ -262,30 +264,30 @@ export class Writer {
   async #placePiece(target: WriteTarget, offset: number, data: Uint8Array): Promise<void> {
     const { medium } = this.#engine;
     const first = offset / BLOCK_BYTES;
-    const blocks: Uint8Array[] = [];
-    const tags: BlockTag[] = [];
-    for (let at = 0; at < data.length; at += BLOCK_BYTES) {
-      const block = data.subarray(at, at + BLOCK_BYTES);
-      blocks.push(block);
-      tags.push({
-        treeId: target.head.id,
-        fbn: first + at / BLOCK_BYTES,
-        level: 0,
-        crc: crc32(block),
-        kind: 'data',
-      });
+    const count = data.length / BLOCK_BYTES;
+    for (let didWait = false; !this.#mayPlace(target, first, count); ) {
+      didWait = await this.#waitToPlace(target, count, didWait);
     }
-    for (let didWait = false; !this.#mayPlace(target, first, blocks.length); ) {
-      didWait = await this.#waitToPlace(target, blocks.length, didWait);
+    const vbns: number[] = [];
+    const crcs: number[] = [];
+    const writes: Promise<void>[] = [];
+    // In parts: the sums of one are taken while the one before is written.
+    for (let at = 0; at < data.length; at += PART_BYTES) {
+      const part = slice(data, at, Math.min(data.length, at + PART_BYTES));
+      const { blocks, tags } = toBlocks(part, target.head.id, first + at / BLOCK_BYTES);
+      const placed = medium.place('data', blocks, tags);
+      writes.push(placed.written);
+      for (const vbn of placed.vbns) vbns.push(vbn);
+      for (const { crc } of tags) crcs.push(crc);
     }
-    const { vbns, written } = medium.place('data', blocks, tags);
     let entered = 0;
     try {
-      await written.catch((error: unknown) => {
-        throw this.#engine.fail(error);
-      });
+      // All must have ended before the caller may use its bytes again, even if one failed.
+      for (const outcome of await Promise.allSettled(writes)) {
+        if (outcome.status === 'rejected') throw this.#engine.fail(outcome.reason);
+      }
       while (entered < vbns.length) {
-        entered += await this.#enter(target, first, vbns, tags, entered);
+        entered += await this.#enter(target, first, vbns, crcs, entered);
       }
     } finally {
       for (const vbn of vbns.slice(entered)) medium.abandon(vbn, 'data');
@@ -331,7 +333,7 @@ export class Writer {
     target: WriteTarget,
     first: number,
     vbns: readonly number[],
-    tags: readonly BlockTag[],
+    crcs: readonly number[],
     from: number,
   ): Promise<number> {
     const engine = this.#engine;
@@ -361,7 +363,7 @@ export class Writer {
         const at = trees.fieldAt + index * POINTER_WORDS;
         const vbn = vbns[from + index] as number;
         if (!trees.letGoField(tree, trees.fieldWords, at, generation)) tree.mappedBlocks++;
-        putPointer(trees.fieldWords, at, vbn, (tags[from + index] as BlockTag).crc, 0);
+        putPointer(trees.fieldWords, at, vbn, crcs[from + index] as number, 0);
         medium.adopt(vbn, 'data', generation);
       }
       tree.unlogged ??= new ExtentList();
@@ -442,4 +444,20 @@ function nextRange(offset: number): number {
 
 function slice(data: Uint8Array, from: number, to = data.length): Uint8Array {
   return from === 0 && to === data.length ? data : data.subarray(from, to);
+}
+
+/** The blocks of a write, with what the medium is told of each. */
+function toBlocks(
+  data: Uint8Array,
+  treeId: number,
+  first: number,
+): { blocks: Uint8Array[]; tags: BlockTag[] } {
+  const blocks: Uint8Array[] = [];
+  const tags: BlockTag[] = [];
+  for (let at = 0; at < data.length; at += BLOCK_BYTES) {
+    const block = data.subarray(at, at + BLOCK_BYTES);
+    blocks.push(block);
+    tags.push({ treeId, fbn: first + at / BLOCK_BYTES, level: 0, crc: crc32(block), kind: 'data' });
+  }
+  return { blocks, tags };
 }

@@ -5,7 +5,14 @@
  * docs/FORMAT.md gives each field the bytes it has.
  */
 import { BLOCK_BYTES } from '../../src/base/units.js';
-import { encodeFsinfo, type Fsinfo, type Metafile } from '../../src/layout/fsinfo.js';
+import {
+  encodeFsinfo,
+  FEATURE_PENDING,
+  type Fsinfo,
+  type Metafile,
+  PENDING_RUNS_MAX,
+  type PendingRun,
+} from '../../src/layout/fsinfo.js';
 import { encodeLogEntry, type LogEntry, logEntryBytes } from '../../src/layout/log-entry.js';
 import {
   encodeGroupHeader,
@@ -93,7 +100,12 @@ function root(name: Metafile): Partial<Fsinfo> {
 }
 
 function fsinfoStructures(): Structure[] {
-  const logPlain: Fsinfo = { ...PLAIN_FSINFO, medium: 'object-log' };
+  const logPlain: Fsinfo = {
+    ...PLAIN_FSINFO,
+    medium: 'object-log',
+    readOnlyCompatible: FEATURE_PENDING,
+  };
+  const run = { vbn: 2 ** 40 - 1, blocks: 2 ** 16 - 1, isFreed: true } as const;
   const fsinfo = structure<Fsinfo>({
     name: 'fsinfo',
     sizeBytes: BLOCK_BYTES,
@@ -129,6 +141,7 @@ function fsinfoStructures(): Structure[] {
       referenceRoot: root('reference'),
       usageRoot: root('usage'),
       mapRoot: root('map'),
+      pending: { pending: new Array<PendingRun>(PENDING_RUNS_MAX).fill(run) },
       tail: { epochs: [{ epoch: MOST, firstRecord: MOST }] },
     },
   });
@@ -143,7 +156,18 @@ function fsinfoStructures(): Structure[] {
     derived: ['tag', 'bytes'],
     fields: { epoch: oneEpoch(MOST - 1, 0), firstRecord: oneEpoch(1, MOST) },
   });
-  return [fsinfo, tail];
+  const pendingRun = structure<Fsinfo>({
+    name: 'pending run',
+    sizeBytes: 8,
+    plain: { ...logPlain, pending: [{ ...run, vbn: 0, blocks: 1, isFreed: false }] },
+    encode: (info) => encodeFsinfo(info).subarray(416, 424),
+    fields: {
+      vbn: { pending: [{ ...run, blocks: 1, isFreed: false }] },
+      flags: { pending: [{ ...run, vbn: 0, blocks: 1 }] },
+      blocks: { pending: [{ ...run, vbn: 0, blocks: 2 ** 16 - 2, isFreed: false }] },
+    },
+  });
+  return [fsinfo, pendingRun, tail];
 }
 
 function entryStructures(): Structure[] {

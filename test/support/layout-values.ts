@@ -46,6 +46,7 @@ export const PLAIN_FSINFO: Fsinfo = {
   dataGaps: 0,
   metaGaps: 0,
   usedBlocks: 0,
+  pending: [],
   roots: { tree: NO_ROOT, vdisk: NO_ROOT, reference: NO_ROOT, usage: NO_ROOT, map: NO_ROOT },
   epochs: [],
 };
@@ -170,6 +171,7 @@ export const fsinfos: fc.Arbitrary<Fsinfo> = recordOf({
     dataGaps: number,
     metaGaps: number,
     usedBlocks: number,
+    pending: fc.constant([]),
     roots: recordOf({ tree: root, vdisk: root, reference: root, usage: root, map: root }),
     epochs,
   });

@@ -5,9 +5,10 @@
  *    high, is no fault.
  * 2. The counters are held against the usage file and the map as they are, so that one wrong entry
  *    is one fault.
+ * 3. Bits and live counts are held against what was named with the pending runs of fsinfo in them.
  */
-import { SEGMENT_BLOCKS } from '../../base/units.js';
-import type { Fsinfo } from '../../layout/fsinfo.js';
+import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import type { Fsinfo, PendingRun } from '../../layout/fsinfo.js';
 import {
   SEGMENT_DATA,
   SEGMENT_FREE,
@@ -17,6 +18,7 @@ import {
   USAGE_ENTRIES_PER_BLOCK,
   usageKind,
   usageLive,
+  usageWord,
 } from '../../layout/usage-entry.js';
 import { MAP_BLOCK_SEGMENTS } from '../in-place/active-map.js';
 import { countPair, type PairCounts } from '../in-place/segment-allocator.js';
@@ -41,8 +43,8 @@ export class MapCheck {
   readonly #fsinfo: Fsinfo;
   readonly #walker: TreeWalker;
   readonly #findings: Findings;
-  readonly #map: FileBlocks;
-  readonly #usage: FileBlocks;
+  readonly #map: Map<number, Uint32Array>;
+  readonly #usage: Map<number, Uint32Array>;
   /** fsinfo and log. */
   readonly #fixed = new VbnSet();
 
@@ -56,13 +58,15 @@ export class MapCheck {
     this.#fsinfo = medium.fsinfo;
     this.#walker = walker;
     this.#findings = findings;
-    this.#map = files.map;
-    this.#usage = files.usage;
+    this.#map = new Map(files.map);
+    this.#usage = new Map(files.usage);
     for (let vbn = 0; vbn < medium.frontBlocks; vbn++) this.#fixed.add(vbn);
     for (const slot of [2, 1]) this.#fixed.add(this.#fsinfo.storeBlocks - slot);
   }
 
   compare(): void {
+    this.#compareCounters();
+    for (const run of this.#fsinfo.pending) this.#applyRun(run);
     const segments = new Set([...this.#fixed.segments(), ...this.#walker.data.segments()]);
     for (const segment of this.#walker.meta.segments()) segments.add(segment).add(segment + 1);
     for (const fbn of this.#map.keys()) {
@@ -73,7 +77,42 @@ export class MapCheck {
       for (let at = 0; at < USAGE_ENTRIES_PER_BLOCK; at++) segments.add(start + at);
     }
     for (const segment of [...segments].sort((a, b) => a - b)) this.#compareSegment(segment);
-    this.#compareCounters();
+  }
+
+  #applyRun({ vbn, blocks, isFreed }: PendingRun): void {
+    for (let at = vbn; at < vbn + blocks; at++) {
+      this.#applyPending(at, isFreed);
+      this.#applyPending(at + SEGMENT_BLOCKS, isFreed);
+    }
+    const segment = Math.floor(vbn / SEGMENT_BLOCKS);
+    this.#countPending(segment, isFreed ? -blocks : blocks, SEGMENT_META);
+    this.#countPending(segment + 1, isFreed ? -blocks : blocks, SEGMENT_MIRROR);
+  }
+
+  #applyPending(vbn: number, isFreed: boolean): void {
+    const words = copiedBlock(this.#map, Math.floor(vbn / (MAP_BLOCK_SEGMENTS * SEGMENT_BLOCKS)));
+    const at = (vbn % (MAP_BLOCK_SEGMENTS * SEGMENT_BLOCKS)) >>> 5;
+    const mask = 1 << (vbn & 31);
+    if ((((words[at] as number) & mask) !== 0) !== isFreed) {
+      const state = isFreed ? 'free' : 'in use';
+      this.#findings.add(
+        'usage',
+        `VBN ${vbn} of ${this.#medium.name} is pending in fsinfo, and ${state} in the map already`,
+      );
+    }
+    words[at] = isFreed ? (words[at] as number) & ~mask : (words[at] as number) | mask;
+  }
+
+  #countPending(segment: number, change: number, kind: number): void {
+    const words = copiedBlock(this.#usage, Math.floor(segment / USAGE_ENTRIES_PER_BLOCK));
+    const at = (segment % USAGE_ENTRIES_PER_BLOCK) * 2;
+    const word = words[at] as number;
+    const live = usageLive(word) + change;
+    const before = usageKind(word);
+    const after = before === SEGMENT_FREE ? kind : before;
+    const spare = word & 0xff00_0000;
+    const entry = live <= 0 ? usageWord(0, SEGMENT_FREE) : usageWord(live, after);
+    words[at] = (entry | spare) >>> 0;
   }
 
   #compareSegment(segment: number): void {
@@ -199,6 +238,9 @@ export class MapCheck {
     }
     let used = 0;
     for (const block of this.#map.values()) for (const word of block) used += popcount(word);
+    for (const { blocks, isFreed } of this.#fsinfo.pending) {
+      used += isFreed ? -2 * blocks : 2 * blocks;
+    }
     this.#compareCounter('usedBlocks', usedBlocks, used, 'the active map');
   }
 
@@ -209,4 +251,11 @@ export class MapCheck {
       `fsinfo of ${this.#medium.name} has ${name} ${stored}, ${where} makes it ${found}`,
     );
   }
+}
+
+/** A copy that stands in the files for the block, or a block of zeros. */
+function copiedBlock(files: Map<number, Uint32Array>, fbn: number): Uint32Array {
+  const words = files.get(fbn)?.slice() ?? new Uint32Array(BLOCK_BYTES / 4);
+  files.set(fbn, words);
+  return words;
 }

@@ -131,6 +131,7 @@ function emptyFsinfo(storeBlocks: number, logBlocks: number, uuid: Uint8Array): 
     dataGaps: 0,
     metaGaps: 0,
     usedBlocks: 0,
+    pending: [],
     roots: {
       tree: hole(1),
       vdisk: hole(1),

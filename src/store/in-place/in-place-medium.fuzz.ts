@@ -22,6 +22,7 @@ import { POINTER_WORDS, vbnAt, ZERO_VBN } from '../../layout/pointer.js';
 import { usageKind, usageLive } from '../../layout/usage-entry.js';
 import { Engine } from '../engine.js';
 import { formatDevice, openDevice } from './format.js';
+import { PendingMap } from './pending-map.js';
 import { countPair } from './segment-allocator.js';
 
 const OPTIONS = {
@@ -245,18 +246,22 @@ class Driver {
     for (const vbn of metadata) used.add(vbn);
     assert.equal(used.size, before + metadata.size, 'metadata stands on no other block');
     assert.equal(fsinfo.usedBlocks, used.size);
+    const pending = new PendingMap();
+    for (const run of fsinfo.pending) pending.addRun(run);
     const counts = { freePairs: 0, dataGaps: 0, metaGaps: 0 };
     for (let segment = 0; segment < fsinfo.storeBlocks / SEGMENT_BLOCKS; segment += 2) {
       const pair = [await usageOf(engine, segment), await usageOf(engine, segment + 1)] as const;
       countPair([pair[0].kind, pair[1].kind], [pair[0].live, pair[1].live], counts, 1);
       for (let half = 0; half < 2; half++) {
-        const listed = await bitsOf(engine, segment + half);
+        const marked = await bitsOf(engine, segment + half);
+        const live = pair[half]?.live as number;
+        assert.equal(live, marked.length, `map and usage of segment ${segment + half}`);
+        const listed = withPending(marked, segment + half, pending);
         const wanted = Array.from(
           { length: SEGMENT_BLOCKS },
           (_, index) => (segment + half) * SEGMENT_BLOCKS + index,
         ).filter((vbn) => used.has(vbn));
         assert.deepEqual(listed, wanted, `bits of segment ${segment + half}`);
-        assert.equal(pair[half]?.live, wanted.length, `usage of segment ${segment + half}`);
       }
     }
     const { freePairs, dataGaps, metaGaps } = fsinfo;
@@ -270,6 +275,19 @@ async function usageOf(engine: Engine, segment: number): Promise<{ live: number;
   const at = engine.pool.wordStart(buffer) + (segment % 512) * 2;
   const word = engine.pool.wordsOf(buffer)[at] as number;
   return { live: usageLive(word), kind: usageKind(word) };
+}
+
+/** The VBNs with what came into use and free since the map was written. */
+function withPending(marked: number[], segment: number, pending: PendingMap): number[] {
+  const vbns = new Set(marked);
+  for (let vbn = segment * SEGMENT_BLOCKS; vbn < (segment + 1) * SEGMENT_BLOCKS; vbn++) {
+    if (pending.allocated.has(vbn)) {
+      assert.ok(!vbns.has(vbn), `VBN ${vbn} is in the map already`);
+      vbns.add(vbn);
+    }
+    if (pending.freed.has(vbn)) assert.ok(vbns.delete(vbn), `VBN ${vbn} is free already`);
+  }
+  return [...vbns].sort((a, b) => a - b);
 }
 
 /** VBNs of the segment that the active map says are in use. */

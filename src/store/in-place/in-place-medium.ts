@@ -7,11 +7,12 @@
  * 2. The root is written only after a sync that began when every block of the consistency point had
  *    been written.
  * 3. A log entry that names placed blocks is written only after a sync of them.
+ * 4. What `#pending` holds is in use or free, whatever the active map and the usage file say.
  */
 import { invariant } from '../../base/invariant.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { Device } from '../../env/device.js';
-import type { Fsinfo } from '../../layout/fsinfo.js';
+import { FEATURE_PENDING, type Fsinfo, type PendingRun } from '../../layout/fsinfo.js';
 import type { LogEntry } from '../../layout/log-entry.js';
 import type { BlockTag, TagKind } from '../../layout/log-record.js';
 import {
@@ -40,8 +41,10 @@ import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.
 import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
+import { PendingMap } from './pending-map.js';
 import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
 
+type MapChange = Pick<Fsinfo, 'freePairs' | 'dataGaps' | 'metaGaps' | 'usedBlocks' | 'pending'>;
 /** Metadata blocks that are kept from each, for those who give more back. */
 const SLOP_BLOCKS: Record<Urgency, number> = {
   client: 96,
@@ -67,6 +70,8 @@ export class InPlaceMedium implements Medium {
   readonly #generations = new Set<Generation>();
   #committing: VbnSet | undefined;
   #unreleased = new VbnSet();
+  #pending = new PendingMap();
+  #pendingTaken: Promise<void> | undefined;
   readonly #frozenMarks = new Map<number, RingMark>();
   /** Writes of placed blocks that have ended, and how many of them the last sync covers. */
   #writesEnded = 0;
@@ -174,8 +179,9 @@ export class InPlaceMedium implements Medium {
     return this.#allocator.isReady(kind, blocks);
   }
 
-  prepare(kind: TagKind, blocks: number): Promise<void> {
-    return this.#allocator.prepare(kind, blocks);
+  async prepare(kind: TagKind, blocks: number): Promise<void> {
+    await this.#takePending();
+    await this.#allocator.prepare(kind, blocks);
   }
 
   place(kind: TagKind, blocks: readonly Uint8Array[], _tags: readonly BlockTag[]): Placed {
@@ -238,6 +244,7 @@ export class InPlaceMedium implements Medium {
   }
 
   async reclaim(vbns: readonly number[], generation: Generation): Promise<void> {
+    await this.#takePending();
     for (const vbn of vbns) {
       if (generation.allocated.has(vbn)) continue;
       const segment = Math.floor(vbn / SEGMENT_BLOCKS);
@@ -302,7 +309,9 @@ export class InPlaceMedium implements Medium {
       const at = editor.pool.wordStart(buffer) + (segment % MAP_BLOCK_SEGMENTS) * SEGMENT_WORDS;
       bits.set(editor.pool.wordsOf(buffer).subarray(at, at + SEGMENT_WORDS));
     }
-    const sets: (VbnSet | undefined)[] = [this.#inFlight, this.#committing, this.#unreleased];
+    const { allocated, freed } = this.#pending;
+    const sets: (VbnSet | undefined)[] = [allocated, freed];
+    sets.push(this.#inFlight, this.#committing, this.#unreleased);
     for (const generation of this.#generations) sets.push(generation.allocated);
     for (const set of sets) {
       const more = set?.bitsOf(segment);
@@ -312,6 +321,22 @@ export class InPlaceMedium implements Medium {
       }
     }
     return bits;
+  }
+
+  /** Opening: the runs that the consistency point left pending, before anything is placed. */
+  #takePending(): Promise<void> {
+    this.#pendingTaken ??= this.#takeRuns(this.#fsinfo.pending);
+    return this.#pendingTaken;
+  }
+
+  async #takeRuns(runs: readonly PendingRun[]): Promise<void> {
+    for (const { vbn } of runs) await this.#allocator.load(Math.floor(vbn / SEGMENT_BLOCKS));
+    for (const run of runs) {
+      const segment = Math.floor(run.vbn / SEGMENT_BLOCKS);
+      // What was freed is occupied in the usage file still.
+      if (!run.isFreed) this.#allocator.occupy(segment, run.blocks, SEGMENT_META);
+      this.#pending.addRun(run);
+    }
   }
 
   // -- log
@@ -352,42 +377,35 @@ export class InPlaceMedium implements Medium {
     this.#frozenMarks.set(cpNumber, this.#ring.mark);
   }
 
-  recover(pass: RecoveryPass): AsyncIterable<RecoveredBatch> {
-    return this.#ring.recover(pass);
+  async *recover(pass: RecoveryPass): AsyncIterable<RecoveredBatch> {
+    await this.#takePending();
+    yield* this.#ring.recover(pass);
   }
 
   // -- consistency point
 
   async commit(request: CommitRequest): Promise<void> {
     const { generation } = request;
-    const { editor, map, usage } = this.#attached;
+    await this.#takePending();
     const freed = request.freedData;
-    this.#committing = freed;
-    const before = this.#fsinfo;
-    const writer = new MapWriter(editor, this.#allocator, generation, { map, usage }, freed, {
-      counts: {
-        freePairs: before.freePairs,
-        dataGaps: before.dataGaps,
-        metaGaps: before.metaGaps,
-      },
-      usedBlocks: before.usedBlocks,
-    });
     this.#generations.add(generation);
-    const outcome = await writer.write();
-    await this.#writeAssigned(outcome.blocks);
+    const outcome = (await this.#leavePending(request)) ?? (await this.#writeMaps(request));
     await this.#device.sync();
     const mark = this.#frozenMarks.get(generation.number);
     invariant(mark !== undefined, 'the log was marked when the generation was frozen');
+    const { usage, map } = this.#attached;
+    const before = this.#fsinfo;
+    const mask = before.readOnlyCompatible;
     const fsinfo: Fsinfo = {
       ...before,
+      readOnlyCompatible: mask - (mask % 2) + (outcome.pending.length > 0 ? FEATURE_PENDING : 0),
       cpNumber: generation.number,
       clean: request.clean,
       replayFrom: mark.sequence,
       replayPosition: this.#ring.positionOf(mark),
       nextTreeId: request.nextTreeId,
       nextVdiskId: request.nextVdiskId,
-      ...outcome.counts,
-      usedBlocks: outcome.usedBlocks,
+      ...outcome,
       roots: { ...request.roots, usage: rootOf(usage), map: rootOf(map) },
     };
     await writeSlots(this.#device, fsinfo);
@@ -395,8 +413,50 @@ export class InPlaceMedium implements Medium {
     this.#ring.release(mark);
     this.#frozenMarks.delete(generation.number);
     this.#generations.delete(generation);
+    if (outcome.pending.length > 0) return;
+    this.#pending = new PendingMap();
     this.#committing = undefined;
     this.#unreleased.addAll(freed);
+  }
+
+  /** Leaves the map and the usage file as they are, if so little changed that fsinfo can say it. */
+  async #leavePending(request: CommitRequest): Promise<MapChange | undefined> {
+    const { generation, clean, freedData } = request;
+    // A store that fills up needs its gaps, and a clean one its map.
+    if (clean || freedData.size > 0) return undefined;
+    if (!this.hasRoom({ dataBlocks: 0, metaBlocks: SEGMENT_BLOCKS / 2 }, 'client'))
+      return undefined;
+    const freed = new VbnSet();
+    for (const vbn of generation.metaFrees.values()) {
+      freed.add(vbn);
+      freed.add(vbn + SEGMENT_BLOCKS);
+    }
+    const pending = new PendingMap();
+    pending.add(this.#pending.allocated, this.#pending.freed);
+    pending.add(generation.allocated, freed);
+    const runs = pending.toRuns((segment) => this.#allocator.kindOf(segment));
+    if (runs === undefined || runs.length === 0) return undefined;
+    const { freePairs, dataGaps, metaGaps, usedBlocks } = this.#fsinfo;
+    const change = pending.netBlocks - this.#pending.netBlocks;
+    this.#pending = pending;
+    return { freePairs, dataGaps, metaGaps, usedBlocks: usedBlocks + change, pending: runs };
+  }
+
+  async #writeMaps(request: CommitRequest): Promise<MapChange> {
+    const { generation, freedData: freed } = request;
+    const { editor, map, usage } = this.#attached;
+    const { freePairs, dataGaps, metaGaps, usedBlocks } = this.#fsinfo;
+    const { netBlocks } = this.#pending;
+    generation.allocated.addAll(this.#pending.allocated);
+    freed.addAll(this.#pending.freed);
+    this.#committing = freed;
+    const writer = new MapWriter(editor, this.#allocator, generation, { map, usage }, freed, {
+      counts: { freePairs, dataGaps, metaGaps },
+      usedBlocks: usedBlocks - netBlocks,
+    });
+    const outcome = await writer.write();
+    await this.#writeAssigned(outcome.blocks);
+    return { ...outcome.counts, usedBlocks: outcome.usedBlocks, pending: [] };
   }
 
   async #writeAssigned(blocks: readonly AssignedBlock[]): Promise<void> {

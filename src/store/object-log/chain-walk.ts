@@ -143,9 +143,21 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
   let cpRecord = body?.base ?? 0;
   if (indexKey !== undefined) {
     const bytes = await getPatiently(objects, indexKey);
-    cpRecord = Number(toText(bytes ?? new Uint8Array()).trim());
+    const text = toText(bytes ?? new Uint8Array());
+    if (!/^\d+\n$/.test(text)) {
+      throw new StoreError('corrupt', `${objects.name}: index object ${indexKey} cannot be read`);
+    }
+    cpRecord = Number(text);
   }
   const fsinfo = await readCpRecord(objects, prefix, uuid, cpRecord);
+  // The index has no checksum: a wrong digit must not lead to an older consistency point.
+  if (indexKey !== undefined && fsinfo.cpNumber !== Number.parseInt(indexKey.slice(-16), 16)) {
+    throw new StoreError(
+      'corrupt',
+      `${objects.name}: index object ${indexKey} names CP record ${cpRecord}, which holds ` +
+        `CP ${fsinfo.cpNumber}`,
+    );
+  }
   return { uuid, epoch, fsinfo, cpRecord };
 }
 

@@ -96,6 +96,7 @@ function emptyFsinfo(request: ObjectLogFormat): Fsinfo {
     dataGaps: 0,
     metaGaps: 0,
     usedBlocks: 0,
+    pending: [],
     roots: { tree: hole, vdisk: hole, reference: hole, usage: hole, map: hole },
     epochs: [],
   };
