@@ -75,6 +75,8 @@ install_debian_packages() {
     need nbdkit nbdkit
     need fio fio
     need jq jq
+    need perl-base perl
+    need openssl openssl
     need fuse3 fusermount3
     # Debian's own Python: one of the user's knows nothing of Debian's modules.
     /usr/bin/python3 -c 'import nbd' 2>/dev/null || want python3-libnbd

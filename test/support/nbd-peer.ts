@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import type { Clock, Timer } from '../../src/env/clock.js';
 import { BufferPool } from '../../src/target/nbd/buffer-pool.js';
 import type { ExportTable, NbdConnection } from '../../src/target/nbd/exports.js';
+import type { TlsMode } from '../../src/target/nbd/handshake.js';
 import { DEFAULT_NBD_LIMITS, type NbdLimits } from '../../src/target/nbd/limits.js';
 import { MemoryBudget } from '../../src/target/nbd/memory-budget.js';
 import { type Peer, Session } from '../../src/target/nbd/session.js';
@@ -61,6 +62,7 @@ export class TestPeer implements Peer {
   /** While true the client takes nothing. */
   isHolding = false;
   isPaused = false;
+  isEncrypted = false;
   isEnded = false;
   isDestroyed = false;
   /** One entry for each writev. */
@@ -94,6 +96,10 @@ export class TestPeer implements Peer {
 
   resume(): void {
     this.isPaused = false;
+  }
+
+  startTls(): void {
+    this.isEncrypted = true;
   }
 
   end(): void {
@@ -158,8 +164,11 @@ export class TestServer {
   readonly refusals: string[] = [];
   #idCount = 0;
 
-  constructor(exports: TestExports, limits: Partial<NbdLimits> = {}) {
+  readonly #tls: TlsMode;
+
+  constructor(exports: TestExports, limits: Partial<NbdLimits> = {}, tls: TlsMode = 'off') {
     this.exports = exports;
+    this.#tls = tls;
     this.limits = { ...DEFAULT_NBD_LIMITS, ...limits };
     this.budget = new MemoryBudget(this.limits, this.clock);
   }
@@ -174,6 +183,7 @@ export class TestServer {
       budget: this.budget,
       pool: this.pool,
       clock: this.clock,
+      tls: this.#tls,
       onRefused: (reason) => this.refusals.push(reason),
       onDone: () => {
         client.isDone = true;

@@ -20,9 +20,10 @@ const INVALID = 0x80000003;
 const UNKNOWN = 0x80000006;
 const SHUTDOWN = 0x80000007;
 const TOO_BIG = 0x80000009;
-/** HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN, FAST_ZERO. */
-const WRITABLE = 0x001 | 0x004 | 0x008 | 0x020 | 0x040 | 0x100 | 0x800;
-const READ_ONLY = 0x001 | 0x002 | 0x004 | 0x008 | 0x100;
+const TLS_REQD = 0x80000005;
+/** HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN, CACHE, FAST_ZERO. */
+const WRITABLE = 0x001 | 0x004 | 0x008 | 0x020 | 0x040 | 0x100 | 0x400 | 0x800;
+const READ_ONLY = 0x001 | 0x002 | 0x004 | 0x008 | 0x100 | 0x400;
 const DF = 0x080;
 
 const disk = new MemoryTarget({ name: 'disk', sizeBytes: (1 << 20) + 512 });
@@ -198,6 +199,62 @@ describe('the handshake', () => {
   });
 });
 
+describe('TLS', () => {
+  const START = 5;
+
+  function tlsClient(mode: 'allow' | 'require'): { server: TestServer; client: TestClient } {
+    const server = new TestServer(new TestExports([disk, snapshot]), {}, mode);
+    return { server, client: greeted(server) };
+  }
+
+  it('is begun after one reply; what was agreed in the clear is forgotten', () => {
+    const { client } = tlsClient('allow');
+    ask(client, 8);
+    assert.deepEqual(typesOf(ask(client, START)), [ACK]);
+    assert.ok(client.peer.isEncrypted);
+    assert.deepEqual(typesOf(ask(client, 10, metaData('disk', ['base:allocation']))), [INVALID]);
+    const flags = infoExport(ask(client, 6, infoData('disk'))).flags;
+    assert.equal(flags, WRITABLE);
+    assert.deepEqual(typesOf(ask(client, START)), [INVALID]);
+    assert.deepEqual(typesOf(ask(client, 7, infoData('disk'))), [3, ACK]);
+  });
+
+  it('takes no data', () => {
+    const { client } = tlsClient('allow');
+    assert.deepEqual(typesOf(ask(client, START, Buffer.alloc(1))), [INVALID]);
+    assert.ok(!client.peer.isEncrypted);
+    assert.deepEqual(typesOf(ask(client, 7, infoData('disk'))), [3, ACK]);
+  });
+
+  it('is not begun over bytes that came behind it in the clear', async () => {
+    for (const rest of [option(3), Buffer.from([22])]) {
+      const { server, client } = tlsClient('allow');
+      client.send(Buffer.concat([option(START), rest]));
+      assert.ok(!client.peer.isEncrypted);
+      assert.match(server.refusals.join(), /STARTTLS/);
+      await turns();
+      assert.ok(client.isDone);
+    }
+  });
+
+  it('where it is required, comes before everything else', async () => {
+    const { client } = tlsClient('require');
+    for (const [type, data] of [[3], [8], [6, infoData('disk')], [7, infoData('disk')]] as const) {
+      assert.deepEqual(typesOf(ask(client, type, data)), [TLS_REQD]);
+    }
+    assert.deepEqual(typesOf(ask(client, 10, metaData('disk', []))), [TLS_REQD]);
+    assert.deepEqual(typesOf(ask(client, 11)), [TLS_REQD]);
+    assert.deepEqual(typesOf(ask(client, START)), [ACK]);
+    assert.deepEqual(typesOf(ask(client, 3)), [2, 2, ACK]);
+    const named = tlsClient('require');
+    named.client.send(option(1, Buffer.from('disk')));
+    await turns();
+    assert.ok(named.client.isDone);
+    assert.match(named.server.refusals.join(), /without TLS/);
+    assert.deepEqual(typesOf(ask(tlsClient('require').client, 2)), [ACK]);
+  });
+});
+
 describe('metadata contexts', () => {
   const names = (replies: readonly OptionReply[]): string[] =>
     replies.slice(0, -1).map(({ data }) => `${data.readUInt32BE()} ${data.toString('utf8', 4)}`);
@@ -214,8 +271,9 @@ describe('metadata contexts', () => {
       ask(client, 8);
       return names(ask(client, 9, metaData('disk', queries)));
     };
-    assert.deepEqual(list([]), ['0 base:allocation', '0 qemu:allocation-depth']);
+    assert.deepEqual(list([]), ['0 base:allocation', '0 qemu:allocation-depth', '0 keiki:state']);
     assert.deepEqual(list(['base:']), ['0 base:allocation']);
+    assert.deepEqual(list(['keiki:']), ['0 keiki:state']);
     assert.deepEqual(list(['qemu:', 'x-other:thing']), ['0 qemu:allocation-depth']);
     assert.deepEqual(list(['base:allocation', 'base:']), ['0 base:allocation']);
     assert.deepEqual(list(['base:alloc', 'base', '', ':', 'BASE:']), []);

@@ -3,7 +3,9 @@
  *
  * 1. Nothing is kept of an option before its length was checked; unknown ones are skipped unread.
  * 2. Every option but NBD_OPT_EXPORT_NAME is answered, in order, and ends with one final reply.
- * 3. Metadata contexts count only for the export that they were set for.
+ * 3. With TLS begun, nothing that was said in the clear counts any more. Where TLS is required,
+ *    only NBD_OPT_STARTTLS and NBD_OPT_ABORT are answered in the clear.
+ * 4. Metadata contexts count only for the export that they were set for.
  *
  * Source: proto.md, "Fixed newstyle negotiation", "Option types".
  */
@@ -27,12 +29,16 @@ const KNOWN_OPTIONS: ReadonlySet<number> = new Set([
   nbd.NBD_OPT_EXPORT_NAME,
   nbd.NBD_OPT_ABORT,
   nbd.NBD_OPT_LIST,
+  nbd.NBD_OPT_STARTTLS,
   nbd.NBD_OPT_INFO,
   nbd.NBD_OPT_GO,
   nbd.NBD_OPT_STRUCTURED_REPLY,
   nbd.NBD_OPT_LIST_META_CONTEXT,
   nbd.NBD_OPT_SET_META_CONTEXT,
 ]);
+
+/** Whether clients may, or must, go on encrypted. */
+export type TlsMode = 'off' | 'allow' | 'require';
 
 /** What was agreed. */
 export interface Agreement extends ResolvedExport {
@@ -43,6 +49,7 @@ export interface Agreement extends ResolvedExport {
 export interface HandshakeOptions {
   readonly exports: ExportTable;
   readonly optionsMax: number;
+  readonly tls: TlsMode;
   readonly send: (bytes: Uint8Array) => void;
 }
 
@@ -67,6 +74,7 @@ export class Handshake {
   #isStructured = false;
   #contexts: readonly MetaContext[] = [];
   #contextsExport: string | undefined;
+  #isEncrypted = false;
   #agreement: Agreement | undefined;
 
   constructor(options: HandshakeOptions) {
@@ -130,6 +138,13 @@ export class Handshake {
   }
 
   #answer({ option, dataBytes, data }: OpenOption): Step {
+    if (option === nbd.NBD_OPT_STARTTLS) return this.#answerStartTls(option, dataBytes);
+    const isTooOpen = this.#options.tls === 'require' && !this.#isEncrypted;
+    if (isTooOpen && option !== nbd.NBD_OPT_ABORT) {
+      const message = 'this server talks to nobody without TLS';
+      if (option === nbd.NBD_OPT_EXPORT_NAME) return violation(message);
+      return this.#refuse(option, nbd.NBD_REP_ERR_TLS_REQD, message);
+    }
     switch (option) {
       case nbd.NBD_OPT_EXPORT_NAME:
         return this.#answerExportName(data);
@@ -157,6 +172,20 @@ export class Handshake {
       default:
         return this.#answerMetaContext(option, data);
     }
+  }
+
+  #answerStartTls(option: number, dataBytes: number): Step {
+    if (this.#options.tls === 'off') {
+      return this.#refuse(option, nbd.NBD_REP_ERR_UNSUP, 'this server has no TLS');
+    }
+    if (dataBytes > 0) return this.#invalid(option, 'TLS takes no data');
+    if (this.#isEncrypted) return this.#invalid(option, 'this connection is encrypted already');
+    this.#ack(option);
+    this.#isEncrypted = true;
+    this.#isStructured = false;
+    this.#contexts = [];
+    this.#contextsExport = undefined;
+    return 'starttls';
   }
 
   /** There is no reply that says no: "If the server is unwilling [...], it MUST terminate". */
@@ -244,6 +273,7 @@ export class Handshake {
       nbd.NBD_FLAG_SEND_FLUSH |
       nbd.NBD_FLAG_SEND_FUA |
       nbd.NBD_FLAG_CAN_MULTI_CONN |
+      nbd.NBD_FLAG_SEND_CACHE |
       (this.#isStructured ? nbd.NBD_FLAG_SEND_DF : 0);
     if (target.readOnly) return flags | nbd.NBD_FLAG_READ_ONLY;
     return (

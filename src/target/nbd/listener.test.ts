@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, unlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +17,6 @@ import { type NbdServer, type NbdServerOptions, serveNbd } from './listener.js';
 const folder = mkdtempSync(join(tmpdir(), 'nbd-'));
 let pathCount = 0;
 const newPath = (): string => join(folder, `s${pathCount++}`);
-const removeSocketFile = (path: string): Promise<void> => Promise.resolve(unlinkSync(path));
 
 const disk = new MemoryTarget({ name: 'disk', sizeBytes: 64 * MIB });
 
@@ -95,7 +94,7 @@ describe('the listener', () => {
     const { server, path } = await serve();
     const exports = new TestExports([disk]);
     const inUse = { kind: 'in-use' };
-    await assert.rejects(serveNbd({ exports, socketPath: path, removeSocketFile }), inUse);
+    await assert.rejects(serveNbd({ exports, socketPath: path, replaceSocketFile: true }), inUse);
     await assert.rejects(serveNbd({ exports, port: server.port ?? 0, socketPath: path }), inUse);
     (await enterBy(path)).destroy();
     await server.close();
@@ -104,7 +103,7 @@ describe('the listener', () => {
     spawnSync(process.execPath, ['-e', script]);
     assert.ok(existsSync(path), 'a killed server leaves its socket file');
     await assert.rejects(serveNbd({ exports, socketPath: path }), inUse);
-    const again = await serveNbd({ exports, socketPath: path, removeSocketFile });
+    const again = await serveNbd({ exports, socketPath: path, replaceSocketFile: true });
     (await enterBy(path)).destroy();
     await again.close();
   });

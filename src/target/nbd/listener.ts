@@ -7,19 +7,21 @@
  * 3. `close` takes no new connections, answers what was begun, and resolves when the last
  *    connection is gone. A client that does not take its last replies and go in `drainMs` is cut
  *    off; the disk is waited for.
- * 4. A socket file is replaced only if nobody listens on it.
+ * 4. A socket file is replaced only if nobody listens on it (env/listen.ts).
  */
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { invariant } from '../../base/invariant.js';
-import { StoreError } from '../../base/store-error.js';
-import type { Clock, Timer } from '../../env/clock.js';
+import type { Clock } from '../../env/clock.js';
+import { type ListenAddress, listenAt } from '../../env/listen.js';
 import { type LogSink, silentLog } from '../../env/log-sink.js';
 import { systemClock } from '../../env/system-clock.js';
 import { BufferPool } from './buffer-pool.js';
 import type { ExportTable } from './exports.js';
 import { DEFAULT_NBD_LIMITS, type NbdLimits } from './limits.js';
 import { MemoryBudget } from './memory-budget.js';
-import { type NbdConnectionInfo, type Peer, Session } from './session.js';
+import { type NbdConnectionInfo, Session } from './session.js';
+import { SocketPeer } from './socket-peer.js';
+import type { NbdTls } from './tls.js';
 
 export interface NbdServerOptions {
   readonly exports: ExportTable;
@@ -32,8 +34,26 @@ export interface NbdServerOptions {
   readonly limits?: Partial<NbdLimits>;
   readonly clock?: Clock;
   readonly log?: LogSink;
-  /** Deletes a socket file; without it a file that is left over is the caller's to delete. */
-  readonly removeSocketFile?: (path: string) => Promise<void>;
+  /** Replace a socket file that a server which is gone has left; else it is refused. */
+  readonly replaceSocketFile?: boolean;
+  /** Listens here, too. */
+  readonly addresses?: readonly ListenAddress[];
+  /** Memory of all servers that share it; default its own. */
+  readonly memory?: NbdMemory;
+  /** Default: none. */
+  readonly tls?: NbdTls | undefined;
+}
+
+/** What the connections of one server, or of several, may hold together. */
+export interface NbdMemory {
+  readonly budget: MemoryBudget;
+  readonly pool: BufferPool;
+}
+
+/** @param limits  hold for each server that takes this memory */
+export function nbdMemory(limits: Partial<NbdLimits> = {}, clock = systemClock): NbdMemory {
+  const budget = new MemoryBudget({ ...DEFAULT_NBD_LIMITS, ...limits }, clock);
+  return { budget, pool: new BufferPool() };
 }
 
 export interface NbdServer {
@@ -66,8 +86,7 @@ class Listener implements NbdServer {
   readonly #limits: NbdLimits;
   readonly #clock: Clock;
   readonly #log: LogSink;
-  readonly #budget: MemoryBudget;
-  readonly #pool = new BufferPool();
+  readonly #memory: NbdMemory;
   readonly #servers: Server[] = [];
   readonly #sessions = new Map<number, Session>();
   #connectionCount = 0;
@@ -76,17 +95,21 @@ class Listener implements NbdServer {
 
   constructor(options: NbdServerOptions) {
     this.#options = options;
-    this.#limits = { ...DEFAULT_NBD_LIMITS, ...options.limits };
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log ?? silentLog;
-    this.#budget = new MemoryBudget(this.#limits, this.#clock);
+    this.#memory = options.memory ?? nbdMemory(options.limits, this.#clock);
+    this.#limits = this.#memory.budget.limits;
   }
 
   async listen(): Promise<void> {
-    const { socketPath, host, port } = this.#options;
-    invariant(socketPath !== undefined || port !== undefined, 'a server listens somewhere');
-    if (socketPath !== undefined) await this.#listenOnPath(socketPath);
-    if (port !== undefined) await this.#listenOnPort(host ?? '127.0.0.1', port);
+    const { socketPath, host, port, replaceSocketFile = false, addresses = [] } = this.#options;
+    const all = [...addresses];
+    if (socketPath !== undefined) {
+      all.push({ kind: 'unix', path: socketPath, replaceStale: replaceSocketFile });
+    }
+    if (port !== undefined) all.push({ kind: 'tcp', host: host ?? '127.0.0.1', port });
+    invariant(all.length > 0, 'a server listens somewhere');
+    for (const address of all) await this.#listenAt(address);
   }
 
   get port(): number | undefined {
@@ -102,7 +125,7 @@ class Listener implements NbdServer {
   }
 
   heldBytes(): number {
-    return this.#budget.usedBytes;
+    return this.#memory.budget.usedBytes;
   }
 
   async close(): Promise<void> {
@@ -117,46 +140,13 @@ class Listener implements NbdServer {
     await Promise.all(closed);
   }
 
-  async #listenOnPath(path: string): Promise<void> {
-    try {
-      await this.#listenOn({ path });
-      return;
-    } catch (error) {
-      if (!isSystemError(error, 'EADDRINUSE')) throw toListenError(path, error);
-    }
-    const { removeSocketFile } = this.#options;
-    if (removeSocketFile === undefined || (await isListening(path))) {
-      throw new StoreError('in-use', `socket ${path} is there already: another server's?`);
-    }
-    await removeSocketFile(path);
-    try {
-      await this.#listenOn({ path });
-    } catch (error) {
-      throw toListenError(path, error);
-    }
-  }
-
-  async #listenOnPort(host: string, port: number): Promise<void> {
-    try {
-      await this.#listenOn({ host, port });
-    } catch (error) {
-      throw toListenError(`${host}:${port}`, error);
-    }
-  }
-
-  #listenOn(where: { path: string } | { host: string; port: number }): Promise<void> {
+  async #listenAt(address: ListenAddress): Promise<void> {
     const server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true });
     server.on('connection', (socket: Socket) => this.#accept(socket));
-    return new Promise((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(where, () => {
-        server.off('error', reject);
-        // Running out of descriptors, say: the server goes on with the connections it has.
-        server.on('error', (error) => this.#warn('nbd-accept-failed', error.message));
-        this.#servers.push(server);
-        resolve();
-      });
-    });
+    await listenAt(server, address);
+    // Running out of descriptors, say: the server goes on with the connections it has.
+    server.on('error', (error) => this.#warn('nbd-accept-failed', error.message));
+    this.#servers.push(server);
   }
 
   #accept(socket: Socket): void {
@@ -166,15 +156,24 @@ class Listener implements NbdServer {
       return;
     }
     const id = ++this.#connectionCount;
-    const peer = new SocketPeer(socket, this.#clock, this.#limits.drainMs);
+    const { tls } = this.#options;
+    const onRefused = (reason: string): void =>
+      this.#warn('nbd-cut-off', `client ${id} (${peer.name}): ${reason}`);
+    const peer = new SocketPeer({
+      socket,
+      clock: this.#clock,
+      lingerMs: this.#limits.drainMs,
+      tls,
+      onRefused,
+    });
     const session = new Session({
       id,
       peer,
+      tls: tls?.mode,
       exports: this.#options.exports,
-      budget: this.#budget,
-      pool: this.#pool,
+      ...this.#memory,
       clock: this.#clock,
-      onRefused: (reason) => this.#warn('nbd-cut-off', `client ${id} (${peer.name}): ${reason}`),
+      onRefused,
       onDone: () => {
         this.#sessions.delete(id);
         if (this.#sessions.size === 0) this.#onIdle?.();
@@ -188,87 +187,4 @@ class Listener implements NbdServer {
   #warn(event: string, message: string): void {
     this.#log({ level: 'warn', event, message });
   }
-}
-
-/** A socket as a session's peer. */
-class SocketPeer implements Peer {
-  readonly name: string;
-  readonly #socket: Socket;
-  readonly #clock: Clock;
-  readonly #lingerMs: number;
-  #lingerTimer: Timer | undefined;
-
-  constructor(socket: Socket, clock: Clock, lingerMs: number) {
-    this.#socket = socket;
-    this.#clock = clock;
-    this.#lingerMs = lingerMs;
-    const { remoteAddress, remotePort } = socket;
-    this.name = remoteAddress === undefined ? 'unix' : `${remoteAddress}:${remotePort}`;
-  }
-
-  attach(session: Session): void {
-    const socket = this.#socket;
-    socket.on('data', (chunk: Buffer) => session.receive(chunk));
-    socket.on('end', () => session.endOfInput());
-    // 'close' follows; what went wrong is the client's business.
-    socket.on('error', () => undefined);
-    socket.on('close', () => {
-      this.#lingerTimer?.cancel();
-      session.closed();
-    });
-  }
-
-  send(pieces: readonly Uint8Array[], sent: () => void): void {
-    const lastIndex = pieces.length - 1;
-    if (lastIndex > 0) this.#socket.cork();
-    for (const [index, piece] of pieces.entries()) {
-      if (index < lastIndex) this.#socket.write(piece);
-      // Called once in any case, with an error if the socket is gone.
-      else this.#socket.write(piece, () => sent());
-    }
-    if (lastIndex > 0) this.#socket.uncork();
-  }
-
-  pause(): void {
-    this.#socket.pause();
-  }
-
-  resume(): void {
-    this.#socket.resume();
-  }
-
-  /** Half-closes, so that the last replies arrive; a client that does not go then is cut off. */
-  end(): void {
-    if (this.#socket.destroyed) return;
-    this.#socket.end();
-    this.#socket.resume();
-    this.#lingerTimer ??= this.#clock.setTimer(this.#lingerMs, () => this.destroy());
-  }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
-}
-
-/** True if somebody answers on the socket. */
-function isListening(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = connect(path);
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(true);
-    });
-    // Refused: the file is there, nobody is behind it. Anything else: leave it alone.
-    probe.once('error', (error) => resolve(!isSystemError(error, 'ECONNREFUSED')));
-  });
-}
-
-function isSystemError(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
-}
-
-function toListenError(where: string, error: unknown): StoreError {
-  const message = error instanceof Error ? error.message : String(error);
-  const kind = isSystemError(error, 'EADDRINUSE') ? 'in-use' : 'device';
-  return new StoreError(kind, `cannot listen on ${where}: ${message}`, { cause: error });
 }

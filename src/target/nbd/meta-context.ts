@@ -5,13 +5,21 @@
  * | --- | --- |
  * | base:allocation | 0 for data; HOLE and ZERO where nothing is mapped or a zero block is |
  * | qemu:allocation-depth | 0 where nothing is mapped, 1 in the vdisk's own tree, 2 one behind |
+ * | keiki:state | 0 hole: read through it; 1 own data; 2 zeros of its own; 3 filled by a split |
  *
  * Source: proto.md, "Metadata querying"; qemu, docs/interop/nbd.txt.
  */
 
 import { MIB } from '../../base/units.js';
 import type { BlockTarget, Extent } from '../../vdisk/block-target.js';
-import { NBD_STATE_HOLE, NBD_STATE_ZERO } from './protocol.js';
+import {
+  KEIKI_STATE_FILLED,
+  KEIKI_STATE_HOLE,
+  KEIKI_STATE_OWN,
+  KEIKI_STATE_ZERO,
+  NBD_STATE_HOLE,
+  NBD_STATE_ZERO,
+} from './protocol.js';
 import type { ContextStatus, StatusExtent } from './wire-transmission.js';
 
 export interface MetaContext {
@@ -36,7 +44,15 @@ const META_CONTEXTS: readonly MetaContext[] = [
     name: 'qemu:allocation-depth',
     flagsOf: (extent) => (extent.kind === 'hole' ? 0 : extent.depth + 1),
   },
+  { id: 3, name: 'keiki:state', flagsOf: stateOf },
 ];
+
+/** What the vdisk's own tree has there, whatever lies behind it. */
+function stateOf({ kind, depth, filled }: Extent): number {
+  if (kind === 'hole' || depth > 0) return KEIKI_STATE_HOLE;
+  if (filled) return KEIKI_STATE_FILLED;
+  return kind === 'zero' ? KEIKI_STATE_ZERO : KEIKI_STATE_OWN;
+}
 
 /** For NBD_OPT_LIST_META_CONTEXT: a namespace alone means all its contexts, no query all. */
 export function listContexts(queries: readonly string[]): MetaContext[] {

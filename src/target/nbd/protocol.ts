@@ -30,12 +30,14 @@ export const NBD_FLAG_SEND_TRIM = 1 << 5;
 export const NBD_FLAG_SEND_WRITE_ZEROES = 1 << 6;
 export const NBD_FLAG_SEND_DF = 1 << 7;
 export const NBD_FLAG_CAN_MULTI_CONN = 1 << 8;
+export const NBD_FLAG_SEND_CACHE = 1 << 10;
 export const NBD_FLAG_SEND_FAST_ZERO = 1 << 11;
 
 // Options.
 export const NBD_OPT_EXPORT_NAME = 1;
 export const NBD_OPT_ABORT = 2;
 export const NBD_OPT_LIST = 3;
+export const NBD_OPT_STARTTLS = 5;
 export const NBD_OPT_INFO = 6;
 export const NBD_OPT_GO = 7;
 export const NBD_OPT_STRUCTURED_REPLY = 8;
@@ -49,6 +51,7 @@ export const NBD_REP_INFO = 3;
 export const NBD_REP_META_CONTEXT = 4;
 export const NBD_REP_ERR_UNSUP = 0x8000_0001;
 export const NBD_REP_ERR_INVALID = 0x8000_0003;
+export const NBD_REP_ERR_TLS_REQD = 0x8000_0005;
 export const NBD_REP_ERR_UNKNOWN = 0x8000_0006;
 export const NBD_REP_ERR_SHUTDOWN = 0x8000_0007;
 export const NBD_REP_ERR_TOO_BIG = 0x8000_0009;
@@ -64,6 +67,7 @@ export const NBD_CMD_WRITE = 1;
 export const NBD_CMD_DISC = 2;
 export const NBD_CMD_FLUSH = 3;
 export const NBD_CMD_TRIM = 4;
+export const NBD_CMD_CACHE = 5;
 export const NBD_CMD_WRITE_ZEROES = 6;
 export const NBD_CMD_BLOCK_STATUS = 7;
 export const NBD_CMD_FLAG_FUA = 1 << 0;
@@ -83,6 +87,12 @@ export const NBD_REPLY_TYPE_ERROR = 0x8001;
 // Extent flags of base:allocation.
 export const NBD_STATE_HOLE = 1 << 0;
 export const NBD_STATE_ZERO = 1 << 1;
+
+// Values of keiki:state, a context of our own.
+export const KEIKI_STATE_HOLE = 0;
+export const KEIKI_STATE_OWN = 1;
+export const KEIKI_STATE_ZERO = 2;
+export const KEIKI_STATE_FILLED = 3;
 
 // Errors.
 export const NBD_EPERM = 1;

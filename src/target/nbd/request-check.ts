@@ -7,6 +7,7 @@
  * | WRITE | FUA | EPERM | ENOSPC | EINVAL |
  * | TRIM | FUA | EPERM | EINVAL | - |
  * | WRITE_ZEROES | FUA, NO_HOLE, FAST_ZERO | EPERM | ENOSPC | - |
+ * | CACHE | FUA | - | EINVAL | - |
  * | BLOCK_STATUS | FUA, REQ_ONE | - | EINVAL | - |
  * | FLUSH | FUA | - | - | - |
  *
@@ -49,6 +50,8 @@ export function checkRequest(request: Request, agreement: Agreement): Refusal | 
       );
     case nbd.NBD_CMD_FLUSH:
       return checkFlags(request, FUA);
+    case nbd.NBD_CMD_CACHE:
+      return checkFlags(request, FUA) ?? checkEnd(request, agreement);
     case nbd.NBD_CMD_BLOCK_STATUS:
       return (
         checkFlags(request, FLAGS.BLOCK_STATUS) ??

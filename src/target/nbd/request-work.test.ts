@@ -187,7 +187,7 @@ describe('block status', () => {
       }
     }
     const server = new TestServer(new TestExports([new Clone({ name: 'c', sizeBytes: MIB })]));
-    const contexts = ['base:allocation', 'qemu:allocation-depth'];
+    const contexts = ['base:allocation', 'qemu:allocation-depth', 'keiki:state'];
     const client = server.enter('c', { structured: true, contexts });
     const reply = await client.call({ type: BLOCK_STATUS, cookie: 1n, length: 16384 });
     assert.deepEqual(reply.contexts.get(1), [
@@ -198,6 +198,11 @@ describe('block status', () => {
       reply.contexts.get(2)?.map(({ flags }) => flags),
       [3, 1, 2, 0],
     );
+    assert.deepEqual(reply.contexts.get(3), [
+      { length: 4096, flags: 0 },
+      { length: 4096, flags: 3 },
+      { length: 8192, flags: 0 },
+    ]);
   });
 
   it('of a large hole is one extent, of a fragmented disk a bounded answer', async () => {

@@ -9,6 +9,7 @@
  * Source: proto.md, "Request types".
  */
 import { isStoreError, type StoreError } from '../../base/store-error.js';
+import { KIB, MIB } from '../../base/units.js';
 import type { BlockTarget, WriteOptions } from '../../vdisk/block-target.js';
 import type { BufferPool, Loan } from './buffer-pool.js';
 import { ERRNO_OF_KIND } from './errno.js';
@@ -24,6 +25,9 @@ import type * as wire from './wire-transmission.js';
 
 const FUA: WriteOptions = { fua: true };
 const NO_FUA: WriteOptions = {};
+
+const CACHE_PIECE_BYTES = 256 * KIB;
+const CACHE_BYTES_MAX = 32 * MIB;
 
 export interface RequestWorkOptions {
   readonly agreement: Agreement;
@@ -135,7 +139,7 @@ export class RequestWork {
     this.#replies.done(cookie);
   }
 
-  /** Flush, trim, write zeroes. */
+  /** Flush, trim, write zeroes, cache. */
   other(request: wire.Request): void {
     this.counts.others++;
     let working: void | Promise<void>;
@@ -239,8 +243,26 @@ export class RequestWork {
     const { type, offset, length } = request;
     if (type === nbd.NBD_CMD_FLUSH) return this.#target.flush();
     if (length === 0) return undefined;
+    if (type === nbd.NBD_CMD_CACHE) return this.#cache(offset, length);
     if (type === nbd.NBD_CMD_TRIM) return this.#target.trim(offset, length, optionsOf(request));
     return this.#target.writeZeroes(offset, length, optionsOf(request));
+  }
+
+  /**
+   * Reads the range and forgets it: the target's own buffers keep what they have room for. A piece
+   * at a time; more than they can hold is not worth reading.
+   */
+  async #cache(offset: number, length: number): Promise<void> {
+    const bytes = new Uint8Array(Math.min(length, CACHE_PIECE_BYTES));
+    this.#options.account.force(bytes.length);
+    try {
+      const end = offset + Math.min(length, CACHE_BYTES_MAX);
+      for (let at = offset; at < end; at += bytes.length) {
+        await this.#target.read(at, bytes.subarray(0, Math.min(bytes.length, end - at)));
+      }
+    } finally {
+      this.#options.account.give(bytes.length);
+    }
   }
 
   /** A write that waits keeps the whole chunk in memory: the account pays for it, once. */

@@ -8,13 +8,14 @@
  * 2. Replies of one turn leave together: at the end of the chunk that brought the requests, or of
  *    the turn in which the disk was done.
  * 3. While a request waits for memory, or the client does not take its replies, nothing is read.
- * 4. `detached` is told once, after the connection is gone and its last request has ended.
+ * 4. Bytes that came behind a STARTTLS in the clear are nobody's: the session ends.
+ * 5. `detached` is told once, after the connection is gone and its last request has ended.
  */
 import type { Clock, Timer } from '../../env/clock.js';
 import type { BufferPool } from './buffer-pool.js';
 import { ByteSource } from './byte-source.js';
 import type { ExportTable, NbdConnection } from './exports.js';
-import { type Agreement, Handshake } from './handshake.js';
+import { type Agreement, Handshake, type TlsMode } from './handshake.js';
 import type { NbdLimits } from './limits.js';
 import type { Holder, MemoryAccount, MemoryBudget } from './memory-budget.js';
 import { type ByteSink, Outbox } from './outbox.js';
@@ -32,6 +33,8 @@ export interface Peer extends ByteSink {
   /** No more chunks, please; some may come all the same. */
   pause(): void;
   resume(): void;
+  /** What was handed over leaves in the clear; all that is sent or received later is encrypted. */
+  startTls(): void;
   /** Closes once everything handed over is sent. `closed` follows. */
   end(): void;
   /** Closes now. `closed` follows. */
@@ -45,6 +48,7 @@ export interface SessionOptions {
   readonly budget: MemoryBudget;
   readonly pool: BufferPool;
   readonly clock: Clock;
+  readonly tls?: TlsMode | undefined;
   /** Why the session was ended by the server, when the client did not ask for it. */
   readonly onRefused: (reason: string) => void;
   /** The connection is gone and nothing of it is under way. */
@@ -100,6 +104,7 @@ export class Session implements Holder {
     this.#handshake = new Handshake({
       exports,
       optionsMax: this.#limits.optionsMax,
+      tls: options.tls ?? 'off',
       send: (bytes) => this.#outbox.append(bytes),
     });
   }
@@ -192,6 +197,8 @@ export class Session implements Holder {
     } else if (step === 'stalled') {
       this.#isStalled = true;
       this.#pauseInput(true);
+    } else if (step === 'starttls') {
+      this.#startTls();
     } else if (step === 'wait') {
       this.#pauseInput(false);
       if (this.#isInputOver) this.#beginEnding();
@@ -264,6 +271,15 @@ export class Session implements Holder {
     this.#isPaused = isPaused;
     if (isPaused) this.#peer.pause();
     else this.#peer.resume();
+  }
+
+  #startTls(): void {
+    if (this.#source.availableBytes > 0) {
+      this.#options.onRefused('bytes behind STARTTLS in the clear');
+      this.#violated();
+    } else {
+      this.#peer.startTls();
+    }
   }
 
   /** After a violation the stream means nothing any more: replies under way are dropped. */

@@ -8,6 +8,8 @@ export type Step =
   | 'stalled'
   /** The client wants to go: answer what was begun, then close. */
   | 'disconnect'
+  /** The reply that agrees to TLS is made: whatever follows is encrypted. */
+  | 'starttls'
   | Violation;
 
 /** The client broke a rule so that the stream means nothing, or asked for what has no reply. */

@@ -35,13 +35,12 @@ function sparseImage(length: number): Buffer {
 describe('nbdinfo', () => {
   it('sees what is offered', async () => {
     const uri = served.uri('disk');
-    for (const what of ['flush', 'fua', 'multi-conn', 'trim', 'zero', 'fast-zero', 'df']) {
+    for (const what of ['flush', 'fua', 'multi-conn', 'trim', 'zero', 'fast-zero', 'df', 'cache']) {
       await runOk('nbdinfo', ['--can', what, uri]);
     }
     for (const what of ['connect', 'read', 'write', 'structured-reply']) {
       await runOk('nbdinfo', ['--can', what, uri]);
     }
-    assert.equal((await run('nbdinfo', ['--can', 'cache', uri])).code, 2);
     assert.equal((await run('nbdinfo', ['--is', 'read-only', uri])).code, 2);
     await runOk('nbdinfo', ['--is', 'read-only', served.uri('golden@v1')]);
     assert.equal((await run('nbdinfo', ['--can', 'write', served.uri('golden@v1')])).code, 2);
@@ -51,7 +50,7 @@ describe('nbdinfo', () => {
       info,
       /block_size_minimum: 1\n.*block_size_preferred: 4096.*\n.*maximum: 33554432/,
     );
-    assert.match(info, /base:allocation\n\s*qemu:allocation-depth/);
+    assert.match(info, /base:allocation\n\s*qemu:allocation-depth\n\s*keiki:state/);
   });
 
   it('lists exports, and finds the default one', async () => {
@@ -148,7 +147,8 @@ fails(errno.EINVAL, lambda: h.pread(4096, s - 512))
 fails(errno.ENOSPC, lambda: h.pwrite(bytearray(4096), s - 512))
 fails(errno.ENOSPC, lambda: h.zero(4096, s))
 fails(errno.EINVAL, lambda: h.trim(4096, s - 512))
-fails(errno.EINVAL, lambda: h.cache(4096, 0))
+h.cache(4096, 0)
+fails(errno.EINVAL, lambda: h.cache(4096, s))
 fails(errno.EINVAL, lambda: h.pread(40 << 20, 0))
 fails(errno.EINVAL, lambda: h.pread(512, 0, nbd.CMD_FLAG_REQ_ONE))
 fails(errno.ENOTSUP, lambda: h.zero(100, 0, nbd.CMD_FLAG_FAST_ZERO))
@@ -208,7 +208,7 @@ h.opt_info()
 assert h.get_size() == 1 << 20 and h.is_read_only()
 contexts = []
 h.opt_list_meta_context(lambda name: contexts.append(name))
-assert contexts == ['base:allocation', 'qemu:allocation-depth'], contexts
+assert contexts == ['base:allocation', 'qemu:allocation-depth', 'keiki:state'], contexts
 h.set_export_name('nope')
 try: h.opt_info()
 except nbd.Error as e: assert e.errno == 'ENOENT', e.errno

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NbdServer, serveNbd } from '../../../src/target/nbd/listener.js';
+import type { NbdTls } from '../../../src/target/nbd/tls.js';
 import type { BlockTarget } from '../../../src/vdisk/block-target.js';
 import { TestExports } from '../../support/nbd-peer.js';
 
@@ -25,11 +26,12 @@ export interface ServedForClients {
 export async function serveForClients(
   targets: readonly BlockTarget[],
   defaultName?: string,
+  tls?: NbdTls,
 ): Promise<ServedForClients> {
   const folder = mkdtempSync(join(tmpdir(), 'nbd-clients-'));
   const socketPath = join(folder, 'socket');
   const exports = new TestExports(targets, defaultName);
-  const server = await serveNbd({ exports, socketPath });
+  const server = await serveNbd({ exports, socketPath, tls });
   return {
     server,
     exports,
@@ -76,7 +78,7 @@ export async function runOk(
   return stdout;
 }
 
-/** Runs Python with libnbd: `h` is a handle that is connected to the URI. */
+/** Runs Python with libnbd: `h` is a handle that is connected to the URI, if there is one. */
 export function nbdsh(uri: string, script: string): Promise<string> {
-  return runOk('nbdsh', ['-u', uri, '-c', script]);
+  return runOk('nbdsh', [...(uri === '' ? [] : ['-u', uri]), '-c', script]);
 }
