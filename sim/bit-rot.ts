@@ -9,7 +9,7 @@
  * 3. In an object log, where metadata has one copy, an open may be refused as `corrupt`, too.
  */
 import { isStoreError } from '../src/base/store-error.js';
-import { BLOCK_BYTES, MIB, SECTOR_BYTES, SEGMENT_BLOCKS } from '../src/base/units.js';
+import { BLOCK_BYTES, KIB, MIB, SECTOR_BYTES, SEGMENT_BLOCKS } from '../src/base/units.js';
 import type { MemoryDevice } from '../src/env/memory-device.js';
 import type { MemoryObjectStore } from '../src/env/memory-object-store.js';
 import type { Random } from '../src/env/random.js';
@@ -41,7 +41,6 @@ export interface RotReport {
   closed: number;
 }
 
-const READ_BYTES = MIB;
 const OPEN_OPTIONS: OpenOptions = { memoryBytes: 4 * MIB, cpIntervalMs: 1000 };
 
 /** A bit of the medium. */
@@ -204,7 +203,7 @@ async function tryPosition(field: Field, position: Position, report: RotReport):
   }
   let isRefused = false;
   for (const disk of field.model.disks) {
-    if (await readDisk(store, disk, field.medium)) isRefused = true;
+    if (await readDisk(store, disk)) isRefused = true;
   }
   if (isRefused) report.refused++;
   if (field.medium === 'object-log') return;
@@ -228,20 +227,45 @@ async function checkMended(device: MemoryDevice): Promise<void> {
 }
 
 /** @returns true if a block was refused, rightly */
-async function readDisk(store: Store, disk: ModelDisk, medium: MediumKind): Promise<boolean> {
+async function readDisk(store: Store, disk: ModelDisk): Promise<boolean> {
   const target = store.vdisk(disk.name);
   if (target.sizeBytes !== disk.sizeBytes) throw new Violation(`${disk.name} has another size`);
   let isRefused = false;
   for (const [from, to] of ranges(disk)) {
-    for (let at = from; at < to; at += READ_BYTES) {
-      const bytes = Buffer.alloc(Math.min(READ_BYTES, to - at));
-      const isDone = await tryRead(target, at, bytes);
-      if (isDone === undefined) disk.checkRead(at, bytes, AFTER_CUT);
-      else {
-        isRefused = true;
-        await readBlocks(target, disk, at, at + bytes.length, medium);
-      }
+    if (await readRange(target, disk, from, to, 0)) isRefused = true;
+  }
+  return isRefused;
+}
+
+/** Reads in pieces of this size; what is refused in smaller ones, down to a block. */
+const PIECES = [MIB, 64 * KIB, BLOCK_BYTES] as const;
+/** One read at a time. */
+const BUFFER = Buffer.alloc(MIB);
+
+async function readRange(
+  target: Readable,
+  disk: ModelDisk,
+  from: number,
+  to: number,
+  level: number,
+): Promise<boolean> {
+  const pieceBytes = PIECES[level] ?? BLOCK_BYTES;
+  let isRefused = false;
+  for (let at = from; at < to; at += pieceBytes) {
+    const bytes = BUFFER.subarray(0, Math.min(pieceBytes, to - at)).fill(0xa5);
+    const refusal = await tryRead(target, at, bytes);
+    if (refusal === undefined) {
+      disk.checkRead(at, bytes, AFTER_CUT);
+      continue;
     }
+    isRefused = true;
+    if (pieceBytes > BLOCK_BYTES) {
+      await readRange(target, disk, at, at + bytes.length, level + 1);
+      continue;
+    }
+    const wanted = `vdisk ${disk.name}, block ${at / BLOCK_BYTES} `;
+    if (refusal.startsWith(wanted)) continue;
+    throw new Violation(`${wanted}is refused in other words: ${refusal}`);
   }
   return isRefused;
 }
@@ -260,28 +284,6 @@ async function tryRead(
   } catch (error) {
     if (isStoreError(error, 'corrupt')) return error.message;
     throw error;
-  }
-}
-
-/** Block by block: right, or refused by its own name and number. */
-async function readBlocks(
-  target: Readable,
-  disk: ModelDisk,
-  from: number,
-  to: number,
-  medium: MediumKind,
-): Promise<void> {
-  for (let at = from; at < to; at += BLOCK_BYTES) {
-    const bytes = Buffer.alloc(Math.min(BLOCK_BYTES, to - at));
-    const refusal = await tryRead(target, at, bytes);
-    if (refusal === undefined) {
-      disk.checkRead(at, bytes, AFTER_CUT);
-      continue;
-    }
-    const wanted = `vdisk ${disk.name}, block ${at / BLOCK_BYTES} `;
-    if (!refusal.includes(wanted) && medium === 'in-place') {
-      throw new Violation(`${wanted}is refused in other words: ${refusal}`);
-    }
   }
 }
 

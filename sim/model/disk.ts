@@ -331,7 +331,8 @@ export class ModelDisk {
   checkZeros(offset: number, length: number, before: number, kind: string): void {
     const isZero = (stamp: number): boolean => stamp === ZERO_STAMP;
     const first = Math.floor(offset / SECTOR_BYTES);
-    for (const [from, to] of touchedSectors(this.layer, first, (offset + length) / SECTOR_BYTES)) {
+    const end = Math.min(offset + length, this.#lowestEndSince(before)) / SECTOR_BYTES;
+    for (const [from, to] of touchedSectors(this.layer, first, end)) {
       for (let sector = from; sector < to; sector++) {
         if (this.layer.match(sector, before, isZero, false) !== undefined) continue;
         const allowed = [...this.layer.candidates(sector, before)].join(', ');
