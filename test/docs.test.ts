@@ -4,7 +4,13 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { STORE_ERROR_KINDS } from '../src/base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, HEIGHT_MAX, SEGMENT_BLOCKS } from '../src/base/units.js';
-import { EPOCHS_MAX, encodeFsinfo, FORMAT_VERSION, METAFILES } from '../src/layout/fsinfo.js';
+import {
+  EPOCHS_MAX,
+  encodeFsinfo,
+  FORMAT_VERSION,
+  METAFILES,
+  PENDING_RUNS_MAX,
+} from '../src/layout/fsinfo.js';
 import { encodeLogEntry, type LogEntry, POINTERS_COUNT_MAX } from '../src/layout/log-entry.js';
 import {
   encodeGroupHeader,
@@ -105,6 +111,7 @@ test('the numbers of FORMAT.md are those of the program', () => {
     USAGE_ENTRY_BYTES,
     REFERENCE_ENTRY_BYTES: BLOCK_BYTES / REFERENCE_ENTRIES_PER_BLOCK,
     EPOCHS_MAX,
+    PENDING_RUNS_MAX,
     GROUP_HEADER_BYTES,
     GROUP_BLOCKS_MAX,
     POINTERS_COUNT_MAX,

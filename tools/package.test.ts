@@ -1,18 +1,32 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
-test('the built package can be imported by its name, in plain Node', async () => {
+interface Manifest {
+  readonly version: string;
+  readonly bin: { readonly keiki: string };
+}
+
+test('the built package can be imported by its name and started, in plain Node', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'keiki-package-'));
   try {
     const compiler = 'node_modules/typescript/bin/tsc';
     const options = ['-p', 'tsconfig.build.json', '--outDir', join(folder, 'dist')];
     execFileSync(process.execPath, [compiler, ...options], { stdio: 'inherit' });
     copyFileSync('package.json', join(folder, 'package.json'));
+    const manifest = JSON.parse(readFileSync('package.json', 'utf8')) as Manifest;
     const program = "import('keiki').then((keiki) => console.log(Object.keys(keiki).join(' ')))";
     const names = execFileSync(process.execPath, ['--eval', program], {
       cwd: folder,
@@ -23,6 +37,12 @@ test('the built package can be imported by its name, in plain Node', async () =>
     assert.ok(expected.includes('openStore'), 'the entry exports openStore');
     assert.deepEqual(names.trim().split(' ').sort(), expected.sort());
     assert.ok(existsSync(join(folder, 'dist/main/library.d.ts')), 'types are built');
+    // The command line needs the packages that npm installs beside this one.
+    symlinkSync(resolve('node_modules'), join(folder, 'node_modules'));
+    cpSync('bin', join(folder, 'bin'), { recursive: true });
+    const bin = join(folder, manifest.bin.keiki);
+    const version = execFileSync(bin, ['--version'], { cwd: folder, encoding: 'utf8' });
+    assert.equal(version, `${manifest.version}\n`);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -59,6 +59,15 @@ const SAMPLES: readonly Sample[] = [
   },
   {
     rule: 'layers',
+    path: 'src/image/sample.ts',
+    bad: [
+      "import { wire } from '../target/nbd/wire.js';",
+      "import { job } from '../control/job.js';",
+    ],
+    good: ["import type { BlockTarget } from '../vdisk/block-target.js';"],
+  },
+  {
+    rule: 'layers',
     path: 'src/store/sample.test.ts',
     bad: ["import { vdisk } from '../vdisk/vdisk.js';", "import { a } from '../../tools/a.js';"],
     good: [
@@ -200,6 +209,12 @@ const SAMPLES: readonly Sample[] = [
       'const stage = 1;',
       'const homepage = 1;',
     ],
+  },
+  {
+    rule: 'words',
+    path: 'src/image/sample.ts',
+    bad: ['// the page of a disk', 'const clusterVolume = 1;'],
+    good: ['const clusterBytes = 65536;'],
   },
   {
     rule: 'words',

@@ -40,6 +40,8 @@ export interface StoreStats {
   readonly cpNumber: number;
   readonly cpCount: number;
   readonly cpBlocksWritten: number;
+  /** Milliseconds of all consistency points together. */
+  readonly cpMs: number;
   readonly logGroups: number;
   readonly totalBytes: number;
   readonly usedBytes: number;

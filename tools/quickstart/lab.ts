@@ -93,7 +93,7 @@ export class Lab {
   async #serve(store: Store): Promise<void> {
     const server = await serveNbd({
       socketPath: this.#socketPath,
-      removeSocketFile: async (path) => rmSync(path),
+      replaceSocketFile: true,
       exports: {
         list: () => store.list().map(({ name }) => name),
         open: (name) => (this.find(name) === undefined ? undefined : store.vdisk(name)),

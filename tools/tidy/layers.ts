@@ -1,9 +1,9 @@
 /**
  * Who may import whom. Arrows point down:
  *
- *   base < env < layout < store < vdisk < split < target < control < main < cli
+ *   base < env < layout < store < vdisk < split < target, image < control < main < cli
  *
- * 1. A folder of src imports its own files and lower layers, never a higher one.
+ * 1. A folder of src imports its own files and lower layers, never a higher one, nor its equal.
  * 2. Siblings (two media, two protocols) do not know of each other.
  * 3. src never imports sim, test, bench or tools; only its tests use what test/ and sim/ lend them.
  * 4. What a program runs on below `control` is Node itself: no package.
@@ -13,18 +13,19 @@ import { posix } from 'node:path';
 import ts from 'typescript';
 import { isTest, moduleNamedBy, type Rule, syntaxRule } from './source-file.js';
 
-const LAYERS = [
-  'base',
-  'env',
-  'layout',
-  'store',
-  'vdisk',
-  'split',
-  'target',
-  'control',
-  'main',
-  'cli',
-] as const;
+/** From the bottom up; equals side by side. */
+const LAYERS: readonly (readonly string[])[] = [
+  ['base'],
+  ['env'],
+  ['layout'],
+  ['store'],
+  ['vdisk'],
+  ['split'],
+  ['target', 'image'],
+  ['control'],
+  ['main'],
+  ['cli'],
+];
 
 const SIBLINGS: readonly (readonly string[])[] = [
   ['src/store/in-place/', 'src/store/object-log/'],
@@ -35,8 +36,16 @@ const LIBRARY = 'src/main/library.ts';
 
 const inSource = (path: string): boolean => path.startsWith('src/');
 
+/** What runs on Node alone ends below this rank. */
+const CONTROL_RANK = LAYERS.findIndex((layers) => layers.includes('control'));
+
+function layerOf(path: string): string {
+  return /^src\/([^/]+)\//.exec(path)?.[1] ?? '';
+}
+
+/** -1 for what stands in no layer. */
 function rankOf(path: string): number {
-  return LAYERS.findIndex((layer) => path.startsWith(`src/${layer}/`));
+  return LAYERS.findIndex((layers) => layers.includes(layerOf(path)));
 }
 
 function checkImport(path: string, target: string): string | undefined {
@@ -45,9 +54,13 @@ function checkImport(path: string, target: string): string | undefined {
   if (root !== 'src') return `imports ${target}: src does not know of ${root}/`;
   const from = rankOf(path);
   const to = rankOf(target);
-  if (from < 0) return `stands in no layer: the layers are ${LAYERS.join(', ')}`;
+  if (from < 0) return `stands in no layer: the layers are ${LAYERS.flat().join(', ')}`;
   if (to < 0) return `imports ${target}, which stands in no layer`;
-  if (to > from) return `imports ${target}: ${LAYERS[from]} is below ${LAYERS[to]}`;
+  const [layer, other] = [layerOf(path), layerOf(target)];
+  if (to > from) return `imports ${target}: ${layer} is below ${other}`;
+  if (to === from && layer !== other) {
+    return `imports ${target}: ${layer} and ${other} do not know of each other`;
+  }
   const mine = SIBLINGS.flat().find((folder) => path.startsWith(folder));
   const its = SIBLINGS.flat().find((folder) => target.startsWith(folder));
   const siblings = SIBLINGS.find((group) => mine !== undefined && group.includes(mine));
@@ -65,7 +78,7 @@ const layers = syntaxRule('layers', inSource, (piece, path) => {
 
 const packages = syntaxRule(
   'packages',
-  (path) => inSource(path) && !isTest(path) && rankOf(path) < LAYERS.indexOf('control'),
+  (path) => inSource(path) && !isTest(path) && rankOf(path) < CONTROL_RANK,
   (piece) => {
     const specifier = moduleNamedBy(piece);
     if (specifier === undefined || /^(\.|node:)/.test(specifier)) return undefined;

@@ -14,6 +14,8 @@ interface WordRule {
 const EVERYWHERE = /\.(ts|js|md|sh|py|json|yml)$/;
 /** The words of operating systems have their place in env/. */
 const CODE = /^(src\/(?!env\/)|sim\/).*\.(ts|md)$/;
+/** Clusters are what qcow2 images are made of. */
+const CODE_BUT_IMAGES = /^(src\/(?!env\/|image\/)|sim\/).*\.(ts|md)$/;
 
 const WORDS: readonly WordRule[] = [
   { words: /\bvolumes?\b/i, instead: 'store or vdisk', where: EVERYWHERE },
@@ -24,7 +26,7 @@ const WORDS: readonly WordRule[] = [
   { words: /\bnull blocks?\b/i, instead: 'zero block or hole', where: EVERYWHERE },
   { words: /\b(parents?|child(ren)?)\b/i, instead: 'backing store and clone', where: CODE },
   { words: /\bpages?\b/i, instead: 'block', where: CODE },
-  { words: /\bclusters?\b/i, instead: 'block', where: CODE },
+  { words: /\bclusters?\b/i, instead: 'block', where: CODE_BUT_IMAGES },
   { words: /\bnodes?\b/i, instead: 'block (indirect block)', where: CODE },
 ];
 

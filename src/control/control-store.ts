@@ -1,0 +1,51 @@
+/** What the control API asks of a store: the Store of `main` is one. */
+import type { SplitMode } from '../layout/tree-record.js';
+import type { SplitState } from '../split/split-jobs.js';
+import type { SnapshotItem } from '../vdisk/acts.js';
+import type { BlockTarget } from '../vdisk/block-target.js';
+import type { DiffExtent } from '../vdisk/diff.js';
+import type { ScanReport } from '../vdisk/scan.js';
+import type { Stats } from './schemas.js';
+
+export interface StoreVdisk {
+  readonly name: string;
+  readonly kind: 'vdisk' | 'snapshot';
+  readonly sizeBytes: number;
+  /** Undefined: stands alone. '': a deleted snapshot that is being merged. */
+  readonly backing: string | undefined;
+  readonly mappedBytes: number;
+  readonly sharedBytes: number;
+  readonly ownBytes: number;
+  readonly split: SplitState | undefined;
+  readonly holders: readonly string[];
+}
+
+/** The counters that the statistics show. */
+export type StoreCounters = Omit<Stats['store'], 'background'> & {
+  readonly background: 'free' | 'merge' | undefined;
+  readonly recovered: boolean;
+};
+
+export interface StoreSplit {
+  readonly done: Promise<void>;
+  state(): SplitState | undefined;
+}
+
+/** Every act is durable when its promise resolves; all throw StoreErrors. */
+export interface ControlStore {
+  createVdisk(name: string, sizeBytes: number): Promise<BlockTarget>;
+  vdisk(name: string): BlockTarget;
+  list(): StoreVdisk[];
+  show(name: string): StoreVdisk;
+  snapshot(items: readonly SnapshotItem[]): Promise<void>;
+  clone(snapshot: string, name: string): Promise<BlockTarget>;
+  rename(name: string, newName: string): Promise<void>;
+  resize(name: string, sizeBytes: number): Promise<void>;
+  delete(name: string): Promise<void>;
+  split(name: string, options: { readonly mode: SplitMode }): Promise<StoreSplit>;
+  cancelSplit(name: string): Promise<void>;
+  diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;
+  scan(name: string): Promise<ScanReport>;
+  consistencyPoint(): Promise<void>;
+  stats(): StoreCounters;
+}

@@ -1,0 +1,10 @@
+/** All handlers together. */
+import type { ControlPlane } from '../control-plane.js';
+import type { Handlers } from '../handler.js';
+import { contentHandlers } from './content-handlers.js';
+import { serverHandlers } from './server-handlers.js';
+import { vdiskHandlers } from './vdisk-handlers.js';
+
+export function allHandlers(plane: ControlPlane): Handlers {
+  return { ...vdiskHandlers(plane), ...contentHandlers(plane), ...serverHandlers(plane) };
+}

@@ -1,0 +1,134 @@
+/** Vdisks, snapshots, clones, splits and their attachments. */
+import type { ControlPlane } from '../control-plane.js';
+import { isOwnName } from '../exports.js';
+import type { Handlers } from '../handler.js';
+import { ApiError } from '../problem.js';
+import type { Vdisk } from '../schemas.js';
+
+type VdiskHandlers = Pick<
+  Handlers,
+  | 'listVdisks'
+  | 'createVdisk'
+  | 'getVdisk'
+  | 'changeVdisk'
+  | 'deleteVdisk'
+  | 'createSnapshots'
+  | 'createClones'
+  | 'splitVdisk'
+  | 'scanVdisk'
+  | 'attachVdisk'
+  | 'detachVdisk'
+  | 'listAttachments'
+>;
+
+export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
+  const { store, exports, attachments, events } = plane;
+
+  return {
+    listVdisks: () => ({ vdisks: exports.vdisks().map((info) => plane.toVdisk(info)) }),
+
+    createVdisk: async ({ body: { name, sizeBytes } }) => {
+      checkNotOwn(name);
+      await store.createVdisk(name, sizeBytes);
+      const vdisk = plane.show(name);
+      events.add('vdisk-created', vdisk);
+      return vdisk;
+    },
+
+    getVdisk: ({ params: { name } }) => plane.show(name),
+
+    changeVdisk: ({ params: { name }, body }) => changeVdisk(plane, name, body),
+
+    deleteVdisk: async ({ params: { name } }) => {
+      checkNotOwn(name);
+      await exports.alone(name, () => attachments.deleteWith(name, () => store.delete(name)));
+      exports.deleted(name);
+      events.add('vdisk-deleted', { name });
+      return undefined;
+    },
+
+    createSnapshots: async ({ body: { items } }) => {
+      for (const { vdisk } of items) checkNotOwn(vdisk);
+      await store.snapshot(items);
+      const vdisks = items.map(({ vdisk, snapshot }) => plane.show(`${vdisk}@${snapshot}`));
+      for (const vdisk of vdisks) events.add('snapshot-created', vdisk);
+      return { vdisks };
+    },
+
+    createClones: ({ body: { source, names } }) => createClones(plane, source, names),
+
+    splitVdisk: ({ params: { name }, body: { mode } }) => {
+      checkNotOwn(name);
+      return plane.startSplit(name, mode);
+    },
+
+    scanVdisk: async ({ params: { name } }) => {
+      checkNotOwn(name);
+      return { name, ...(await store.scan(name)) };
+    },
+
+    attachVdisk: async ({ params: { name }, body }) => {
+      checkNotOwn(name);
+      const attachment = await attachments.attach(name, body);
+      events.add('attached', attachment);
+      return attachment;
+    },
+
+    detachVdisk: async ({ params: { name } }) => {
+      await attachments.detach(name);
+      events.add('detached', { vdisk: name });
+      return undefined;
+    },
+
+    listAttachments: () => ({ attachments: attachments.list() }),
+  };
+}
+
+/** The size first: whoever knows the new name finds the new size. */
+async function changeVdisk(
+  plane: ControlPlane,
+  name: string,
+  change: { readonly name?: string; readonly sizeBytes?: number },
+): Promise<Vdisk> {
+  const { store, exports, events } = plane;
+  checkNotOwn(name);
+  plane.show(name);
+  if (change.sizeBytes !== undefined) await store.resize(name, change.sizeBytes);
+  if (change.name !== undefined) {
+    checkNotOwn(change.name);
+    await store.rename(name, change.name);
+    exports.renamed(name, change.name);
+  }
+  const vdisk = plane.show(change.name ?? name);
+  events.add('vdisk-changed', { ...vdisk, formerName: name });
+  return vdisk;
+}
+
+/** All or none: what was made before the one that failed is deleted again. */
+async function createClones(
+  plane: ControlPlane,
+  source: string,
+  names: readonly string[],
+): Promise<{ vdisks: Vdisk[] }> {
+  const { store, events } = plane;
+  for (const name of names) checkNotOwn(name);
+  const made: string[] = [];
+  try {
+    for (const name of names) {
+      await store.clone(source, name);
+      made.push(name);
+    }
+  } catch (error) {
+    for (const name of made) await store.delete(name);
+    throw error;
+  }
+  const vdisks = names.map((name) => plane.show(name));
+  for (const vdisk of vdisks) events.add('clone-created', vdisk);
+  return { vdisks };
+}
+
+/** @throws {ApiError} invalid for a name that only the server uses */
+export function checkNotOwn(name: string): void {
+  if (!isOwnName(name)) return;
+  throw new ApiError('invalid', `${name.slice(0, 80)}: such names are the server's own`);
+}

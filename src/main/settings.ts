@@ -1,0 +1,251 @@
+/**
+ * The settings of the server: one table, which the config file, the environment, the flags and
+ * docs/CONFIGURATION.md go by.
+ *
+ * A setting `nbd.allow-insecure` is the key `allow-insecure` in the section `[nbd]` of the file,
+ * `KEIKI_NBD_ALLOW_INSECURE` in the environment and `--nbd-allow-insecure` as a flag; a few have a
+ * shorter name of their own there.
+ */
+import { formatBytes, GIB, MIB, STORE_BYTES_MAX, STORE_BYTES_MIN } from '../base/units.js';
+
+interface Common {
+  readonly summary: string;
+  /** Of flag and variable, where it is not that of the key. */
+  readonly shortName?: string;
+}
+
+/** Any of them may be unset if it has no fallback. */
+export type Setting =
+  | (Common & { readonly kind: 'text' | 'path'; readonly fallback?: string })
+  | (Common & { readonly kind: 'paths' | 'addresses'; readonly fallback: readonly string[] })
+  | (Common & { readonly kind: 'flag'; readonly fallback: boolean })
+  | (Common & {
+      readonly kind: 'choice';
+      readonly choices: readonly string[];
+      readonly fallback: string;
+    })
+  /** Octal, as chmod takes it. */
+  | (Common & { readonly kind: 'mode'; readonly fallback: number })
+  | (Common & {
+      readonly kind: 'bytes' | 'count' | 'milliseconds';
+      readonly minimum: number;
+      readonly maximum: number;
+      readonly fallback?: number;
+    });
+
+export const SETTINGS = {
+  'store.path': {
+    kind: 'path',
+    shortName: 'store',
+    summary: 'File or block device of the store; the only setting that has to be given',
+  },
+  'store.size': {
+    kind: 'bytes',
+    shortName: 'size',
+    minimum: STORE_BYTES_MIN,
+    maximum: STORE_BYTES_MAX,
+    summary: 'If the file is not there, it is made with this size; else nothing is done with it',
+  },
+  'store.preallocate': {
+    kind: 'flag',
+    fallback: false,
+    summary: 'Write a new file full of zeros, so that its file system cannot run full later',
+  },
+  'store.memory': {
+    kind: 'bytes',
+    minimum: 4 * MIB,
+    maximum: 64 * GIB,
+    fallback: 256 * MIB,
+    summary: 'Memory for buffers of the store',
+  },
+  'store.dirty-memory': {
+    kind: 'bytes',
+    minimum: 2 * MIB,
+    maximum: 64 * GIB,
+    summary: 'Of these, how many may wait for a consistency point; half of them if not given',
+  },
+  'store.cp-interval-ms': {
+    kind: 'milliseconds',
+    minimum: 10,
+    maximum: 3_600_000,
+    fallback: 5000,
+    summary: 'From a change to the consistency point that holds it, at most',
+  },
+  'api.listen': {
+    kind: 'addresses',
+    shortName: 'api',
+    fallback: [],
+    summary:
+      'Unix sockets (paths) and TCP ports (HOST:PORT) of the control API; none: api.sock in the ' +
+      'runtime folder',
+  },
+  'api.token-file': {
+    kind: 'path',
+    summary:
+      'What clients on TCP ports must bring, in a file, which is made if it is not there; needed ' +
+      'for a TCP port',
+  },
+  'api.socket-mode': {
+    kind: 'mode',
+    fallback: 0o600,
+    summary: 'Permissions of its unix sockets: who may write to one manages the store',
+  },
+  'nbd.socket': {
+    kind: 'paths',
+    shortName: 'nbd-socket',
+    fallback: [],
+    summary: 'Unix sockets of NBD; with no nbd.listen either: nbd.sock in the runtime folder',
+  },
+  'nbd.listen': {
+    kind: 'addresses',
+    shortName: 'nbd',
+    fallback: [],
+    summary: 'TCP ports (HOST:PORT) of NBD',
+  },
+  'nbd.socket-mode': {
+    kind: 'mode',
+    fallback: 0o600,
+    summary: 'Permissions of its unix sockets, and of those of single vdisks',
+  },
+  'nbd.tls': {
+    kind: 'choice',
+    choices: ['off', 'allow', 'require'],
+    fallback: 'off',
+    summary: 'TLS on TCP ports of NBD; beyond loopback it is require, or nbd.allow-insecure',
+  },
+  'nbd.tls-certificate': {
+    kind: 'path',
+    summary: 'Certificate of the server and those above it (PEM)',
+  },
+  'nbd.tls-key': { kind: 'path', summary: 'Its key (PEM)' },
+  'nbd.tls-client-authorities': {
+    kind: 'path',
+    summary: 'Clients need a certificate that one of these (PEM) has signed',
+  },
+  'nbd.tls-psk-file': {
+    kind: 'path',
+    summary: 'Pre-shared keys of clients: lines NAME:KEY, the key in hexadecimal',
+  },
+  'nbd.allow-insecure': {
+    kind: 'flag',
+    fallback: false,
+    summary: 'Serve NBD beyond loopback to everybody who reaches the port, in the clear',
+  },
+  'nbd.connections': {
+    kind: 'count',
+    minimum: 1,
+    maximum: 100_000,
+    fallback: 1024,
+    summary: 'Clients on each socket or port; further ones are closed at once',
+  },
+  'nbd.memory': {
+    kind: 'bytes',
+    minimum: 64 * MIB,
+    maximum: 64 * GIB,
+    fallback: 512 * MIB,
+    summary: 'Memory for requests and replies of all clients, and 256 KiB for each',
+  },
+  'nbd.handshake-ms': {
+    kind: 'milliseconds',
+    minimum: 100,
+    maximum: 3_600_000,
+    fallback: 30_000,
+    summary: 'From a connection to the choice of an export',
+  },
+  'server.drain-ms': {
+    kind: 'milliseconds',
+    minimum: 0,
+    maximum: 3_600_000,
+    fallback: 10_000,
+    summary: 'At the end: how long requests under way may take before they are cut off',
+  },
+  'log.level': {
+    kind: 'choice',
+    choices: ['debug', 'info', 'warn', 'error'],
+    fallback: 'info',
+    summary: 'The least that is logged',
+  },
+  'log.format': {
+    kind: 'choice',
+    choices: ['text', 'json'],
+    fallback: 'text',
+    summary: 'Lines for people, or one JSON object a line',
+  },
+} as const satisfies Record<string, Setting>;
+
+export type SettingKey = keyof typeof SETTINGS;
+
+type ValueOfKind<S> = S extends { kind: 'paths' | 'addresses' }
+  ? readonly string[]
+  : S extends { kind: 'flag' }
+    ? boolean
+    : S extends { kind: 'choice'; choices: readonly (infer C)[] }
+      ? C
+      : S extends { kind: 'bytes' | 'count' | 'milliseconds' | 'mode' }
+        ? number
+        : string;
+
+/** What the server goes by. */
+export type Settings = {
+  readonly [K in SettingKey]: (typeof SETTINGS)[K] extends { fallback: unknown }
+    ? ValueOfKind<(typeof SETTINGS)[K]>
+    : ValueOfKind<(typeof SETTINGS)[K]> | undefined;
+};
+
+export const SETTING_KEYS = Object.keys(SETTINGS) as SettingKey[];
+
+function nameOf(key: SettingKey): string {
+  const setting: Setting = SETTINGS[key];
+  return setting.shortName ?? key.replaceAll('.', '-');
+}
+
+/** Without the dashes before it. */
+export function flagOf(key: SettingKey): string {
+  return nameOf(key);
+}
+
+export function variableOf(key: SettingKey): string {
+  return `KEIKI_${nameOf(key).replaceAll('-', '_').toUpperCase()}`;
+}
+
+/** For people: what the setting takes. */
+export function describeKind(setting: Setting): string {
+  switch (setting.kind) {
+    case 'text':
+      return 'text';
+    case 'path':
+      return 'path';
+    case 'paths':
+      return 'path, or list of paths';
+    case 'addresses':
+      return 'address, or list of addresses';
+    case 'flag':
+      return 'true or false';
+    case 'choice':
+      return setting.choices.join(', ');
+    case 'mode':
+      return 'octal mode';
+    case 'bytes':
+      return `size, ${formatBytes(setting.minimum)} to ${formatBytes(setting.maximum)}`;
+    case 'count':
+      return `number, ${setting.minimum} to ${setting.maximum}`;
+    case 'milliseconds':
+      return `milliseconds, ${setting.minimum} to ${setting.maximum}`;
+  }
+}
+
+/** For people: what it is if it is not given. */
+export function describeFallback(setting: Setting): string {
+  if (setting.fallback === undefined) return 'none';
+  switch (setting.kind) {
+    case 'bytes':
+      return formatBytes(Number(setting.fallback));
+    case 'mode':
+      return `0${setting.fallback.toString(8)}`;
+    case 'paths':
+    case 'addresses':
+      return 'none';
+    default:
+      return String(setting.fallback);
+  }
+}
