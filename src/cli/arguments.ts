@@ -1,0 +1,41 @@
+/** What people write on a command line: names and sizes, checked before anything is asked. Pure. */
+import { InvalidArgumentError } from 'commander';
+import { parseSize } from '../base/size-text.js';
+import { SECTOR_BYTES, VDISK_BYTES_MAX } from '../base/units.js';
+
+const NAME = '[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,254}';
+export const VDISK_NAME = new RegExp(`^${NAME}$`);
+export const SNAPSHOT_NAME = new RegExp(`^${NAME}@${NAME}$`);
+export const ANY_NAME = new RegExp(`^${NAME}(@${NAME})?$`);
+
+const NAME_RULE =
+  'a name has 1 to 255 of A-Z a-z 0-9 _ . : + -, and begins with a letter, digit or _';
+
+export function toVdiskName(text: string): string {
+  if (VDISK_NAME.test(text)) return text;
+  const isSnapshot = SNAPSHOT_NAME.test(text);
+  throw new InvalidArgumentError(isSnapshot ? 'A vdisk is meant, not a snapshot.' : NAME_RULE);
+}
+
+export function toSnapshotName(text: string): string {
+  if (SNAPSHOT_NAME.test(text)) return text;
+  const rule = VDISK_NAME.test(text) ? `A snapshot is meant: ${text}@SNAPSHOT.` : NAME_RULE;
+  throw new InvalidArgumentError(rule);
+}
+
+export function toAnyName(text: string): string {
+  if (ANY_NAME.test(text)) return text;
+  throw new InvalidArgumentError(NAME_RULE);
+}
+
+/** The size of a vdisk. */
+export function toSizeBytes(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === undefined) {
+    throw new InvalidArgumentError(
+      'A size is a number with K, M, G, T or P: 512, 20G, 1.5T, 64MiB.',
+    );
+  }
+  if (bytes > 0 && bytes % SECTOR_BYTES === 0 && bytes <= VDISK_BYTES_MAX) return bytes;
+  throw new InvalidArgumentError('A vdisk has a multiple of 512 bytes, and up to 1 PiB.');
+}

@@ -1,0 +1,118 @@
+/** Vdisks, splits and jobs in words for people. Pure. */
+import { formatBytes } from '../base/units.js';
+import type { Attachment, Job, Split, Vdisk } from '../control/schemas.js';
+import { formatCount, formatDuration, formatExactly, formatRate, formatShare } from './figures.js';
+import { type Column, formatFacts, formatTable } from './table.js';
+
+const LIST_COLUMNS: readonly Column[] = [
+  { title: 'NAME' },
+  { title: 'SIZE', align: 'right' },
+  { title: 'MAPPED', align: 'right' },
+  { title: 'OWN', align: 'right' },
+  { title: 'SHARED', align: 'right' },
+  { title: 'BACKING' },
+  { title: 'STATE' },
+];
+
+export function formatList(
+  vdisks: readonly Vdisk[],
+  styleTitle: (title: string) => string,
+): string {
+  const rows = vdisks.map((vdisk) => [
+    vdisk.name,
+    formatBytes(vdisk.sizeBytes),
+    formatBytes(vdisk.mappedBytes),
+    formatBytes(vdisk.ownBytes),
+    formatBytes(vdisk.sharedBytes),
+    vdisk.backing ?? '',
+    stateOf(vdisk),
+  ]);
+  return formatTable(LIST_COLUMNS, rows, styleTitle);
+}
+
+/** What is special about it just now. */
+function stateOf({ split, isMerging, clientCount }: Vdisk): string {
+  const parts: string[] = [];
+  if (split !== null) {
+    const share = formatShare(split.positionBytes, split.endBytes);
+    parts.push(split.state === 'filling' ? `split ${share}` : `split ${split.state}`);
+  }
+  if (isMerging) parts.push('merging');
+  if (clientCount > 0) parts.push(formatCount(clientCount, 'client'));
+  return parts.join(', ');
+}
+
+export interface VdiskFacts {
+  readonly vdisk: Vdisk;
+  /** All of the store: for the lineage. */
+  readonly all: readonly Vdisk[];
+  readonly attachment: Attachment | undefined;
+  readonly splitJob: Job | undefined;
+  readonly scan: { readonly readThroughBytes: number; readonly givesBackBytes: number } | undefined;
+}
+
+export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => string): string {
+  const { vdisk, all, attachment, splitJob, scan } = facts;
+  const { kind, sizeBytes, mappedBytes, ownBytes, sharedBytes, split } = vdisk;
+  const shares = `${formatBytes(ownBytes)} of its own, ${formatBytes(sharedBytes)} shared`;
+  const lines: [string, string][] = [
+    ['kind', kind === 'snapshot' ? 'snapshot, read-only' : 'vdisk'],
+    ['size', formatExactly(sizeBytes)],
+    ['mapped', `${formatExactly(mappedBytes)}: ${shares}`],
+    ['sparse', `${formatShare(sizeBytes - mappedBytes, sizeBytes)} of its size is not mapped here`],
+  ];
+  if (scan !== undefined) {
+    lines.push(['through', `${formatExactly(scan.readThroughBytes)} read from backing stores`]);
+    lines.push(['deletion', `gives ${formatExactly(scan.givesBackBytes)} back`]);
+  }
+  const lineage = lineageOf(vdisk, all);
+  if (lineage.length > 1) lines.push(['lineage', lineage.join(' -> ')]);
+  if (vdisk.isMerging) lines.push(['merging', 'with a snapshot that was deleted']);
+  if (split !== null) lines.push(...splitLines(split, splitJob));
+  const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));
+  if (snapshots.length > 0) lines.push(['snapshots', namesOf(snapshots.map(({ name }) => name))]);
+  if (vdisk.holders.length > 0) lines.push(['read by', namesOf(vdisk.holders)]);
+  if (vdisk.clientCount > 0) lines.push(['clients', formatCount(vdisk.clientCount, 'NBD client')]);
+  if (attachment !== undefined) {
+    const clients = attachment.clients.map(({ id, peer }) => `${id} (${peer})`);
+    const who = clients.length === 0 ? 'no client there' : `clients ${clients.join(', ')}`;
+    lines.push(['attached', `${attachment.uri}, ${who}`]);
+  }
+  return `${styleName(vdisk.name)}\n${formatFacts(lines)}`;
+}
+
+/** It, what it reads through, what that reads through, ... */
+function lineageOf(vdisk: Vdisk, all: readonly Vdisk[]): string[] {
+  const names = [vdisk.name];
+  const byName = new Map(all.map((each) => [each.name, each]));
+  let next = vdisk.backing ?? undefined;
+  while (next !== undefined && !names.includes(next)) {
+    names.push(next);
+    next = byName.get(next)?.backing ?? undefined;
+  }
+  return names;
+}
+
+const NAMES_SHOWN = 12;
+
+function namesOf(names: readonly string[]): string {
+  if (names.length <= NAMES_SHOWN) return names.join(', ');
+  return `${names.slice(0, NAMES_SHOWN).join(', ')} and ${names.length - NAMES_SHOWN} more`;
+}
+
+function splitLines(split: Split, job: Job | undefined): [string, string][] {
+  const { mode, state, positionBytes, endBytes, filledBytes, badRanges } = split;
+  const share = formatShare(positionBytes, endBytes);
+  const lines: [string, string][] = [
+    ['split', `${mode}, ${state} at ${share}, ${formatBytes(filledBytes)} filled`],
+  ];
+  if (split.reason !== null) lines.push(['paused', split.reason]);
+  if (job !== undefined && job.state === 'running' && job.rateBytesPerSecond > 0) {
+    const eta = job.etaSeconds === null ? '' : `, ETA ${formatDuration(job.etaSeconds)}`;
+    lines.push(['job', `${job.id}, ${formatRate(job.rateBytesPerSecond)}${eta}`]);
+  }
+  for (const { offset, length } of badRanges.slice(0, NAMES_SHOWN)) {
+    lines.push(['bad', `${length} bytes at ${offset} cannot be read from the backing store`]);
+  }
+  return lines;
+}

@@ -1,0 +1,30 @@
+/** Figures as people read them: shares, rates, times. Pure. */
+import { formatBytes } from '../base/units.js';
+
+/** 42.3 %; 100 % only if nothing is missing. */
+export function formatShare(done: number, total: number): string {
+  if (total <= 0 || done >= total) return '100 %';
+  return `${Math.min(99.9, Math.floor((done / total) * 1000) / 10)} %`;
+}
+
+export function formatRate(bytesPerSecond: number): string {
+  return `${formatBytes(Math.round(bytesPerSecond))}/s`;
+}
+
+/** 0:07, 12:34, 3:04:05, and 2 d 03:04 from a day on. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.max(0, Math.ceil(seconds));
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const [s, m, h] = [whole % 60, Math.floor(whole / 60) % 60, Math.floor(whole / 3600)];
+  if (h >= 24) return `${Math.floor(h / 24)} d ${two(h % 24)}:${two(m)}`;
+  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** 20 GiB (21474836480 bytes). */
+export function formatExactly(bytes: number): string {
+  return bytes < 1024 ? `${bytes} bytes` : `${formatBytes(bytes)} (${bytes} bytes)`;
+}
+
+export function formatCount(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
