@@ -17,7 +17,14 @@ import { type CutPlan, Harness } from './harness.js';
 import { Life } from './life.js';
 import type { MachineOptions, MediumKind } from './machine.js';
 import { Violation } from './model/violation.js';
-import { createFirst, drawTastes, fillAndEmpty, startClients, type Tastes } from './workload.js';
+import {
+  addBallast,
+  createFirst,
+  drawTastes,
+  fillAndEmpty,
+  startClients,
+  type Tastes,
+} from './workload.js';
 import { DeadlockError, VirtualClock } from './world/virtual-clock.js';
 
 export interface SimulationOptions {
@@ -38,6 +45,8 @@ const ACTS_MIN = 2000;
 const CUTS_MIN = 20;
 /** Acts go on while a life comes to its end, so that half of the acts wanted are too many. */
 const ACTS_SPREAD = 1.5;
+/** Every so many seeds begin with a store that is nearly full. */
+const BALLAST_SEEDS = 12;
 /** Mean of what a FLUSH takes. */
 const PACE_MS: Record<MediumKind, number> = { 'in-place': 0.5, 'object-log': 12 };
 
@@ -64,6 +73,7 @@ class Simulation {
   readonly #openOptions: OpenOptions;
   readonly #tastes: Tastes;
   readonly #canFill: boolean;
+  readonly #hasBallast: boolean;
   #life: Life | undefined;
 
   constructor(world: VirtualClock, options: SimulationOptions) {
@@ -91,6 +101,7 @@ class Simulation {
     };
     this.#tastes = drawTastes(random, PACE_MS[medium]);
     this.#canFill = random.chance(0.2);
+    this.#hasBallast = medium === 'in-place' && seed % BALLAST_SEEDS === 0;
   }
 
   /** Acts that were not answered. */
@@ -146,6 +157,7 @@ class Simulation {
     const life = new Life(store, this.#harness.machine, this.#harness.parts, fail);
     this.#life = life;
     if (isFirst) await Promise.race([createFirst(life), failure]);
+    if (isFirst && this.#hasBallast) await Promise.race([addBallast(life), failure]);
     const fibers = startClients(life, this.#tastes);
     if (this.#canFill && random.chance(0.1)) fibers.push(life.go(() => fillAndEmpty(life)));
     for (const disk of model.vdisks()) {

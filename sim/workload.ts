@@ -2,6 +2,7 @@
  * Owns the random workload: which acts clients and operators ask for, how often, and how long they
  * think in between. Every seed has tastes of its own, so that rare acts are common in some runs.
  */
+import { BLOCK_BYTES, MIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
 import {
   clone,
@@ -22,6 +23,7 @@ import {
   writeData,
   writeRange,
   writeZeros,
+  zeroRange,
 } from './acts/io.js';
 import { consistencyPoint, diff, idle, list, scan, split } from './acts/jobs.js';
 import type { Life } from './life.js';
@@ -133,6 +135,32 @@ export function startClients(life: Life, tastes: Tastes): Promise<void>[] {
 /** The first vdisks of a store. */
 export async function createFirst(life: Life): Promise<void> {
   for (let count = 0; count < 3; count++) await create(life, drawSize(life));
+}
+
+const BALLAST_BYTES = 44 * MIB;
+
+/**
+ * Leaves little room in a store, and that in holes: what is freed is soon used again.
+ *
+ * Where space is not used twice (an object log) it means nothing.
+ */
+export async function addBallast(life: Life): Promise<void> {
+  const before = new Set(life.model.disks);
+  await create(life, BALLAST_BYTES);
+  const disk = life.model.vdisks().find((each) => !before.has(each));
+  if (disk === undefined) return;
+  for (let offset = 0; offset < BALLAST_BYTES; offset += MIB) {
+    await writeRange(life, disk, { offset, length: MIB }, false, 'write-full');
+  }
+  await consistencyPoint(life);
+  for (let offset = 0; offset < BALLAST_BYTES; offset += MIB) {
+    for (let count = 0; count < 4; count++) {
+      const at = offset + BLOCK_BYTES * life.random.below(250);
+      const range = { offset: at, length: BLOCK_BYTES * (1 + life.random.below(6)) };
+      await zeroRange(life, disk, range, 'trim', false);
+    }
+  }
+  await consistencyPoint(life);
 }
 
 /**
