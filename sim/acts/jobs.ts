@@ -5,7 +5,7 @@ import { BLOCK_BYTES, SECTOR_BYTES } from '../../src/base/units.js';
 import type { SplitJob } from '../../src/main/store.js';
 import type { DiffExtent } from '../../src/vdisk/diff.js';
 import type { Answer, Life } from '../life.js';
-import type { ModelDisk } from '../model/disk.js';
+import type { ModelDisk, ModelSplit } from '../model/disk.js';
 import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
 import { known, Violation } from '../model/violation.js';
@@ -33,14 +33,16 @@ export async function splitDisk(
   const isNew = association !== undefined && root.split === undefined;
   // It may end before the answer is here.
   if (isNew) root.split = { mode, layer: association.own, isDurable: false };
+  const mine = root.split;
   const kind = `split-${mode}`;
   const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, { mode }));
   life.unlock([disk], 'exclusive');
   if (answer.kind === 'done') {
     if (association === undefined) throw life.unexpected(kind, disk.name, answer);
-    if (root.split !== undefined) root.split.isDurable = true;
+    const split = isNew ? mine : root.split;
+    if (split !== undefined) split.isDurable = true;
     life.parts.coverage.totals.splitsStarted++;
-    void life.go(() => watchSplit(life, root, answer.value));
+    void life.go(() => watchSplit(life, root, split, answer.value));
     return answer.value;
   }
   if (isNew && life.outcomeOf(answer) === 'failed') root.split = undefined;
@@ -52,10 +54,15 @@ export async function splitDisk(
   return undefined;
 }
 
-async function watchSplit(life: Life, root: ModelDisk, job: SplitJob): Promise<void> {
+async function watchSplit(
+  life: Life,
+  root: ModelDisk,
+  split: ModelSplit | undefined,
+  job: SplitJob,
+): Promise<void> {
   const answer: Answer<void> = await life.perform('split-end', root.name, () => job.done);
   if (answer.kind === 'done') {
-    if (!root.isGone) life.model.endSplit(root);
+    if (!root.isGone && split !== undefined) life.model.endSplit(root, split);
   } else if (!root.isGone && !life.hasStopped && !life.isLocked(root) && !life.isStopping) {
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.
     root.split = undefined;

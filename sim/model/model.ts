@@ -10,7 +10,7 @@
 import { SECTOR_BYTES } from '../../src/base/units.js';
 import type { VdiskInfo } from '../../src/main/store.js';
 import type { Contents } from '../content.js';
-import { ModelDisk, type ModelParts, type Moments } from './disk.js';
+import { ModelDisk, type ModelParts, type ModelSplit, type Moments } from './disk.js';
 import { Layer } from './layer.js';
 import { known, Violation } from './violation.js';
 
@@ -300,9 +300,10 @@ export class Model {
   }
 
   /** A split of this vdisk has ended: it stands alone. */
-  endSplit(root: ModelDisk): void {
-    if (root.split !== undefined) root.split.layer.below = undefined;
-    root.split = undefined;
+  endSplit(root: ModelDisk, split: ModelSplit): void {
+    split.layer.below = undefined;
+    // Another may have begun before anybody knew of this end.
+    if (root.split === split) root.split = undefined;
   }
 
   /** After a recovery: which splits go on, which have ended, which never began. */
@@ -316,7 +317,7 @@ export class Model {
       }
       const backing = listing.get(this.#oldestOwn(root).name)?.backing;
       if (backing === undefined) {
-        this.endSplit(root);
+        this.endSplit(root, split);
       } else if (backing !== '') {
         if (split.isDurable && !known('R2')) {
           throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
