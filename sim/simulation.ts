@@ -45,6 +45,10 @@ const ACTS_MIN = 2000;
 const CUTS_MIN = 20;
 /** Acts go on while a life comes to its end, so that half of the acts wanted are too many. */
 const ACTS_SPREAD = 1.5;
+/**
+ * The medium may never be called again, as when the store is full: then power is cut all the same.
+ */
+const END_MS_MAX = 1500;
 /** Every so many seeds begin with a store that is nearly full. */
 const BALLAST_SEEDS = 12;
 /** Mean of what a FLUSH takes. */
@@ -194,7 +198,12 @@ class Simulation {
     fibers: readonly Promise<void>[],
     acts: number,
   ): Promise<LifeEnd> {
-    return new Promise((resolve) => {
+    return new Promise((tell) => {
+      let isOver = false;
+      const resolve = (end: LifeEnd): void => {
+        isOver = true;
+        tell(end);
+      };
       void life.go(async () => {
         await Promise.all(fibers);
         if (life.hasStopped) resolve('failure');
@@ -202,7 +211,12 @@ class Simulation {
       const look = (): void => {
         if (life.hasStopped) return;
         if (life.actCount < acts) this.#world.setTimer(1, look);
-        else this.#end(life, plan, fibers, resolve);
+        else {
+          this.#end(life, plan, fibers, resolve);
+          this.#world.setTimer(END_MS_MAX, () => {
+            if (!isOver) this.#end(life, 'cut', fibers, resolve);
+          });
+        }
       };
       look();
     });
