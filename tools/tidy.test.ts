@@ -268,7 +268,7 @@ const SAMPLES: readonly Sample[] = [
     bad: [`cd /${'work'}/main`, `ls "/${'root'}"`, `cat /${'home'}/me/x`, `cat ${'..'}/shared/x`],
     good: [
       'ls fsinfo/root',
-      'cd "$HOME/work/x"',
+      `cd "$HOME/${'work'}/x"`,
       'see /workshop',
       'cp ../shared-state x',
       'cp a/../shared x',
