@@ -77,6 +77,7 @@ install_debian_packages() {
     need jq jq
     need perl-base perl
     need openssl openssl
+    need strace strace
     need fuse3 fusermount3
     # Debian's own Python: one of the user's knows nothing of Debian's modules.
     /usr/bin/python3 -c 'import nbd' 2>/dev/null || want python3-libnbd

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { before, it } from 'node:test';
+import { cutPower, traceWorkload } from './power-cut.js';
+import type { Call, Trace } from './trace.js';
+
+let trace: Trace;
+before(async () => {
+  trace = await traceWorkload(1, 400);
+});
+
+/** The same trace, as if the calls had promised something else. */
+function withCalls(change: (call: Call) => Call[]): Trace {
+  return { ...trace, calls: trace.calls.flatMap(change) };
+}
+
+it('what was flushed is there, whatever the kernel had not written yet', async () => {
+  const report = await cutPower(trace, { seed: 1, cuts: 25 });
+  assert.deepEqual(report.faults, []);
+  assert.ok(report.writes > 100 && report.syncs > 10 && report.sectors > 100_000);
+});
+
+it('would notice a log that is not durable when its write is answered', async () => {
+  const volatile = withCalls((call) => [{ ...call, isDurable: false }]);
+  const { faults } = await cutPower(volatile, { seed: 1, cuts: 12 });
+  assert.ok(faults.some((fault) => fault.includes('and may hold')));
+});
+
+it('would notice syncs that make nothing durable', async () => {
+  const unsynced = withCalls((call) => (call.kind === 'sync' ? [] : [call]));
+  const { faults } = await cutPower(unsynced, { seed: 1, cuts: 12 });
+  assert.ok(faults.length > 0);
+});
