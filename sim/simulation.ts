@@ -103,7 +103,7 @@ class Simulation {
       dirtyBytesMax: random.chance(0.5) ? memoryBytes / 2 : 512 * 4096,
       cpIntervalMs: [10, 50, 300, 2000][random.below(4)] ?? 100,
     };
-    this.#tastes = drawTastes(random, PACE_MS[medium]);
+    this.#tastes = drawTastes(random, seed, PACE_MS[medium]);
     this.#canFill = random.chance(0.2);
     this.#hasBallast = medium === 'in-place' && seed % BALLAST_SEEDS === 0;
   }

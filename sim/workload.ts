@@ -8,6 +8,7 @@ import {
   clone,
   create,
   DISKS_MAX,
+  deleteDeferred,
   deleteDisk,
   deleteOne,
   drawSize,
@@ -73,6 +74,11 @@ const OPERATOR_ACTS: readonly Weighted[] = [
   { weight: 2, act: idle },
 ];
 
+/** In one seed of four. */
+const DEFERRED: Weighted = { weight: 6, act: deleteDeferred };
+/** Up to here seeds are as they were when the deliberate bugs were tried on them. */
+const DEFERS_FROM_SEED = 41;
+
 /** What one seed is like. */
 export interface Tastes {
   readonly clients: number;
@@ -91,11 +97,13 @@ function season(acts: readonly Weighted[], random: Random): Weighted[] {
 }
 
 /** @param paceMs mean time that a durable act takes on this medium */
-export function drawTastes(random: Random, paceMs: number): Tastes {
+export function drawTastes(random: Random, seed: number, paceMs: number): Tastes {
+  const defers = seed >= DEFERS_FROM_SEED && seed % 4 === 0;
+  const operatorActs = defers ? [...OPERATOR_ACTS, DEFERRED] : OPERATOR_ACTS;
   return {
     clients: 2 + random.below(4),
     clientActs: season(CLIENT_ACTS, random),
-    operatorActs: season(OPERATOR_ACTS, random),
+    operatorActs: season(operatorActs, random),
     thinkMs: paceMs * ([0.1, 0.5, 1, 4][random.below(4)] ?? 1),
     operatorThinkMs: paceMs * ([0.2, 1, 2, 5][random.below(4)] ?? 1),
   };

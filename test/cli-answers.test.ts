@@ -89,7 +89,10 @@ test('a list of vdisks', () => {
     'web        20 GiB   3 MiB  2 MiB   1 MiB  golden@v1  split 42.1 %, 1 client',
   ]);
   const paused = { ...WEB, split: { ...(WEB.split ?? assert.fail()), state: 'paused' as const } };
-  assert.match(formatList([{ ...paused, isMerging: true }], plain), /split paused, merging, 1 cl/);
+  assert.match(
+    formatList([{ ...paused, isMerging: true }], plain),
+    /split paused, backing deleted, 1 cl/,
+  );
 });
 
 test('one vdisk: lineage, split, holders, attachment', () => {

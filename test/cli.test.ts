@@ -184,7 +184,7 @@ test('events come as they happen, one JSON object a line', async () => {
   await events.until(async () => {
     // Again and again, as nobody knows when it begins to listen.
     await lab.api.call('createSnapshots', { body: { items: [{ vdisk: 'large', snapshot: 's' }] } });
-    await lab.api.call('deleteVdisk', { params: { name: 'large@s' } });
+    await lab.api.call('deleteVdisk', { params: { name: 'large@s' }, query: {} });
     return events.out.toString().split('\n').length > 2;
   });
   events.process.kill('SIGTERM');

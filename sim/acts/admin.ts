@@ -180,7 +180,7 @@ export async function deleteOne(life: Life, disk: ModelDisk): Promise<boolean> {
   const { model } = life;
   const kind = deleteKind(life, disk);
   const mustStay = model.mustStay(disk);
-  const act = model.beginDelete(disk);
+  const act = model.beginDelete([disk]);
   const answer = await ask(life, kind, act, () => life.store.delete(disk.name));
   life.unlock([disk], 'exclusive');
   if (answer.kind === 'done') {
@@ -191,6 +191,39 @@ export async function deleteOne(life: Life, disk: ModelDisk): Promise<boolean> {
     if (mustStay === undefined) throw life.unexpected(kind, act.what, answer);
   } else expectDone(life, kind, act.what, answer);
   return false;
+}
+
+/** Deletes what others need, too: they go on without its name. */
+export async function deleteDeferred(life: Life): Promise<void> {
+  const { model, random } = life;
+  const free = model.disks.filter((disk) => isFree(life, disk));
+  const held = free.filter((disk) => model.mustStay(disk) !== undefined);
+  const disk = life.pick(held.length > 0 && random.chance(0.8) ? held : free);
+  if (disk === undefined) return;
+  const disks = [disk, ...model.snapshotsOf(disk)];
+  const inUse = random.chance(0.6) ? 'defer' : 'split';
+  const holders = inUse === 'split' ? holdersOf(life, disks) : [];
+  if (!life.lock([...disks, ...holders], 'exclusive')) return;
+  for (const holder of holders) {
+    const own = model.foreignBacking(holder)?.own;
+    // From now on it may be split, and may have been at any time.
+    if (own !== undefined) holder.split ??= { mode: 'share', layer: own, isDurable: false };
+  }
+  const act = model.beginDelete(disks);
+  const { name } = disk;
+  const kind = `delete-${inUse}`;
+  const answer = await ask(life, kind, act, () => life.store.delete(name, { inUse }));
+  life.unlock([...disks, ...holders], 'exclusive');
+  expectDone(life, kind, act.what, answer);
+}
+
+/** The vdisks whose own lineage hangs on one of these. */
+function holdersOf({ model }: Life, disks: readonly ModelDisk[]): ModelDisk[] {
+  const layers = new Set(disks.map(({ layer }) => layer));
+  return model.vdisks().filter((each) => {
+    const below = model.foreignBacking(each)?.below;
+    return below !== undefined && layers.has(below);
+  });
 }
 
 function deleteKind(life: Life, disk: ModelDisk): string {

@@ -41,6 +41,8 @@ export class Layer {
   limitSector = Number.POSITIVE_INFINITY;
   /** The layer that this one is a later state of, for good: what a diff walks down. */
   below: Layer | undefined;
+  /** A split that nobody watches any more may have cut it off from what is below. */
+  mayBeCut = false;
   readonly #stable = new Map<number, Int32Array>();
   readonly #unsettled = new Map<number, History>();
   /** Blocks that clients wrote or cut in this layer, as far as anybody knows. */

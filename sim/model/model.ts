@@ -158,17 +158,30 @@ export class Model {
     return this.#begin(`resize ${disk.name} ${sizeBytes}`, isThere, apply);
   }
 
-  beginDelete(disk: ModelDisk): ActUnderWay {
-    disk.isLeaving = true;
+  /** All of them, or none. */
+  beginDelete(disks: readonly ModelDisk[]): ActUnderWay {
+    const names = disks.map(({ name }) => name);
+    for (const disk of disks) disk.isLeaving = true;
     const undo = (): void => {
-      disk.isLeaving = false;
+      for (const disk of disks) disk.isLeaving = false;
     };
     const apply = (): void => {
-      disk.isGone = true;
-      this.#deleted.push(disk.layer);
-      this.#disks.delete(disk);
+      for (const disk of disks) {
+        disk.isGone = true;
+        // Nobody is left who would hear of its end.
+        if (disk.split !== undefined) disk.split.layer.mayBeCut = true;
+        this.#deleted.push(disk.layer);
+        this.#disks.delete(disk);
+      }
     };
-    return this.#begin(`delete ${disk.name}`, (list) => !list.has(disk.name), apply, undo);
+    const isThere = (list: Listing): boolean => {
+      const left = names.filter((name) => list.has(name)).length;
+      if (left !== 0 && left !== names.length) {
+        throw new Violation(`deleted together: ${left} of ${names.join(', ')} are left`);
+      }
+      return left === 0;
+    };
+    return this.#begin(`delete ${names.join(' ')}`, isThere, apply, undo);
   }
 
   #begin(
@@ -267,7 +280,17 @@ export class Model {
     const root = disk.of ?? disk;
     const isOwn = owner !== undefined && (owner.of ?? owner) === root;
     if (!isOwn && root.split !== undefined) names.add(undefined);
+    if (this.#mayBeCut(disk.layer, owner?.layer)) names.add(undefined);
     return names;
+  }
+
+  /** True if a split may have cut the lineage below a deleted disk between these two. */
+  #mayBeCut(top: Layer, end: Layer | undefined): boolean {
+    const splits = new Set(this.vdisks().map(({ split }) => split?.layer));
+    for (let layer = top.below; layer !== undefined && layer !== end; layer = layer.below) {
+      if (layer.mayBeCut || splits.has(layer)) return true;
+    }
+    return false;
   }
 
   // -- splits
@@ -281,7 +304,10 @@ export class Model {
       const owner = this.#ownerOf(below);
       if (owner === undefined) continue;
       isSure = (owner.of ?? owner) !== root;
-      if (isSure) break;
+      if (isSure) {
+        isSure = !this.#mayBeCut(own, below);
+        break;
+      }
       own = below;
     }
     return own.below === undefined ? undefined : { own, below: own.below, isSure };
@@ -292,7 +318,7 @@ export class Model {
     for (let at: ModelDisk | undefined = disk; at !== undefined; ) {
       const root: ModelDisk = at.of ?? at;
       if (root === (backing.of ?? backing)) return false;
-      if (root.split !== undefined) return true;
+      if (root.split !== undefined || this.#mayBeCut(at.layer, backing.layer)) return true;
       const own: Layer | undefined = this.foreignBacking(at)?.own;
       at = own === undefined ? undefined : this.#ownerBelow(own);
     }
@@ -348,7 +374,9 @@ export class Model {
     const certain = holders.filter(
       (other) => !other.isLeaving && (other.of ?? other).split === undefined,
     );
-    if (certain.length > 1) return 'certainly';
+    // Those that share a deleted one in between hold it together, and only once.
+    const direct = new Set(certain.map((other) => layerOver(other.layer, disk.layer)));
+    if (direct.size > 1) return 'certainly';
     if (holders.length > 1) return 'perhaps';
     return this.#hasDeletedHolder(disk) ? 'perhaps' : undefined;
   }
@@ -366,4 +394,11 @@ export class Model {
   #hasDeletedHolder(disk: ModelDisk): boolean {
     return this.#deleted.some((layer) => this.#ownerBelow(layer) === disk);
   }
+}
+
+/** Of the layers from `top` down, the one just over `below`. */
+function layerOver(top: Layer, below: Layer): Layer {
+  let layer = top;
+  while (layer.below !== undefined && layer.below !== below) layer = layer.below;
+  return layer;
 }

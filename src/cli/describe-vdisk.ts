@@ -37,7 +37,7 @@ function stateOf({ split, isMerging, clientCount }: Vdisk): string {
     const share = formatShare(split.positionBytes, split.endBytes);
     parts.push(split.state === 'filling' ? `split ${share}` : `split ${split.state}`);
   }
-  if (isMerging) parts.push('merging');
+  if (isMerging) parts.push('backing deleted');
   if (clientCount > 0) parts.push(formatCount(clientCount, 'client'));
   return parts.join(', ');
 }
@@ -67,7 +67,8 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
   }
   const lineage = lineageOf(vdisk, all);
   if (lineage.length > 1) lines.push(['lineage', lineage.join(' -> ')]);
-  if (vdisk.isMerging) lines.push(['merging', 'with a snapshot that was deleted']);
+  if (vdisk.isMerging)
+    lines.push(['backing', 'deleted: it takes over what is left when nobody else needs it']);
   if (split !== null) lines.push(...splitLines(split, splitJob));
   const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));
   if (snapshots.length > 0) lines.push(['snapshots', namesOf(snapshots.map(({ name }) => name))]);

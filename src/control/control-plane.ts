@@ -78,9 +78,15 @@ export class ControlPlane {
 
   /** Takes up what an earlier server left: splits go on as jobs, half imports are deleted. */
   async resume(): Promise<void> {
+    for (const { name } of this.store.list()) if (isOwnName(name)) await this.store.delete(name);
+    await this.resumeSplits();
+  }
+
+  /** Splits that the store knows of are jobs. */
+  async resumeSplits(): Promise<void> {
     for (const { name, kind, split } of this.store.list()) {
-      if (isOwnName(name)) await this.store.delete(name);
-      else if (kind === 'vdisk' && split !== undefined) await this.startSplit(name, split.mode);
+      if (kind !== 'vdisk' || split === undefined) continue;
+      if (this.jobs.running('split', name) === undefined) await this.startSplit(name, split.mode);
     }
   }
 

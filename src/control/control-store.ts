@@ -31,6 +31,9 @@ export interface StoreSplit {
   state(): SplitState | undefined;
 }
 
+/** What becomes of others that need what is deleted: see Store.delete. */
+export type InUse = 'refuse' | 'defer' | 'split';
+
 /** Every act is durable when its promise resolves; all throw StoreErrors. */
 export interface ControlStore {
   createVdisk(name: string, sizeBytes: number): Promise<BlockTarget>;
@@ -41,7 +44,7 @@ export interface ControlStore {
   clone(snapshot: string, name: string): Promise<BlockTarget>;
   rename(name: string, newName: string): Promise<void>;
   resize(name: string, sizeBytes: number): Promise<void>;
-  delete(name: string): Promise<void>;
+  delete(name: string, options?: { readonly inUse?: InUse }): Promise<void>;
   split(name: string, options: { readonly mode: SplitMode }): Promise<StoreSplit>;
   cancelSplit(name: string): Promise<void>;
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;

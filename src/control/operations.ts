@@ -91,8 +91,10 @@ export const OPERATIONS = {
   deleteVdisk: {
     method: 'DELETE',
     path: '/v1/vdisks/{name}',
-    summary: 'Deletes a vdisk or snapshot that nobody uses; its space comes back in the background',
+    summary:
+      'Deletes a vdisk or snapshot that no client uses; its space comes back in the background',
     params: name,
+    query: schemas.DeleteQuery,
     status: 204,
     problems: ['not-found', 'in-use', 'out-of-space'],
   },

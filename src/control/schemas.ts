@@ -114,7 +114,8 @@ export const Vdisk = Type.Object({
   sizeBytes: bytes('Size that clients see'),
   backing: nullable(AnyName),
   isMerging: Type.Boolean({
-    description: 'It reads through a snapshot that was deleted, and that is being merged into it',
+    description:
+      'It reads through something that was deleted, and takes that in when nobody else needs it',
   }),
   mappedBytes: bytes('Data that its own tree names'),
   sharedBytes: bytes('Of these, what another tree names, too'),
@@ -158,6 +159,18 @@ const MapExtent = Type.Object({
   filled: Type.Boolean({ description: 'Put there by a split, not by a client' }),
 });
 export const VdiskMap = Type.Object({ name: AnyName, extents: Type.Array(MapExtent) });
+export const DeleteQuery = Type.Object(
+  {
+    inUse: Type.Optional(
+      oneOf(
+        ['refuse', 'defer', 'split'],
+        'What others need: refuse (default); defer: the name goes at once, of a vdisk with its ' +
+          'snapshots, the space when the last lets go; split: the same, and each clone is split',
+      ),
+    ),
+  },
+  strict,
+);
 export const MapQuery = Type.Object(
   { offset: Type.Optional(Offset), length: Type.Optional(Length) },
   strict,

@@ -76,6 +76,33 @@ describe('vdisks over the API', () => {
     assertProblem(await lab.call('GET', '/v1/vdisks/one'), 'not-found', /vdisk one/);
   });
 
+  it('deletes what clones read through, if it is told what becomes of them', async () => {
+    await create('g');
+    await snapshot('g', 's');
+    const body = { source: 'g@s', names: ['x', 'y'] };
+    assert.equal((await lab.call('POST', '/v1/clones', { body })).status, 201);
+    const remove = (query: string): Promise<ApiAnswer> =>
+      lab.call('DELETE', `/v1/vdisks/g${query}`);
+    assertProblem(await remove(''), 'in-use', /snapshots: delete g@s/);
+    assertProblem(await remove('?inUse=refuse'), 'in-use', /snapshots/);
+    assertProblem(await remove('?inUse=force'), 'invalid', /inUse/);
+    await lab.call('PUT', '/v1/vdisks/g%40s/attachment', { body: { port: 0 } });
+    const attachments = async (): Promise<unknown> =>
+      (await lab.call('GET', '/v1/attachments')).body.attachments;
+    assert.equal(((await attachments()) as unknown[]).length, 1);
+    assert.equal((await remove('?inUse=split')).status, 204);
+    assert.deepEqual(await attachments(), []);
+    assert.deepEqual(await names(), ['x', 'y']);
+    for (const name of ['x', 'y']) {
+      for (;;) {
+        const { backing, isMerging } = (await lab.call('GET', `/v1/vdisks/${name}`)).body;
+        assert.equal(backing, null);
+        if (isMerging === false) break;
+      }
+      assert.equal((await lab.call('DELETE', `/v1/vdisks/${name}`)).status, 204);
+    }
+  });
+
   it('refuses what cannot be meant, and says where', async () => {
     const cases: [unknown, RegExp][] = [
       [{}, /body: must have required property 'name'/],

@@ -11,8 +11,8 @@ export const TREE_RECORD_BYTES = 256;
 export const TREE_RECORDS_PER_BLOCK = BLOCK_BYTES / TREE_RECORD_BYTES;
 
 /**
- * live: belongs to a vdisk or snapshot. deleting: its snapshot is gone; merges into the one tree
- * over it, or dies when there is none. dying: its blocks are being freed.
+ * live: belongs to a vdisk or snapshot. deleting: its snapshot is gone; merges into the tree over
+ * it when one is left, or dies when there is none. dying: its blocks are being freed.
  */
 export type TreeState = 'live' | 'deleting' | 'dying';
 const STATES: readonly TreeState[] = ['live', 'deleting', 'dying'];

@@ -19,4 +19,4 @@ export {
   openStore,
   type StoreSource,
 } from './open-store.js';
-export type { SplitJob, Store, StoreStats, VdiskInfo } from './store.js';
+export type { DeleteOptions, SplitJob, Store, StoreStats, VdiskInfo } from './store.js';

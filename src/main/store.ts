@@ -24,7 +24,7 @@ export interface VdiskInfo {
   readonly name: string;
   readonly kind: 'vdisk' | 'snapshot';
   readonly sizeBytes: number;
-  /** Snapshot that holes are read from, `golden@v1`; '' if that one was deleted and is merging. */
+  /** Snapshot that holes are read from, `golden@v1`; "" if that one was deleted: see delete. */
   readonly backing: string | undefined;
   /** Bytes of data that its own tree names. */
   readonly mappedBytes: number;
@@ -60,6 +60,15 @@ export interface StoreStats {
   readonly background: 'free' | 'merge' | undefined;
   /** The store had not been closed when it was opened. */
   readonly recovered: boolean;
+}
+
+export interface DeleteOptions {
+  /**
+   * What becomes of others that need it. refuse (default): nothing is deleted. defer: the name goes
+   * at once, of a vdisk with those of its snapshots, and the space comes back when the last of the
+   * others has let go. split: the same, and every clone is split from it, by sharing.
+   */
+  readonly inUse?: 'refuse' | 'defer' | 'split';
 }
 
 /** A split under way. */
@@ -164,10 +173,29 @@ export class Store {
     return this.#acts.resize(name, sizeBytes);
   }
 
-  /** Deletes a vdisk or snapshot; its space comes back in the background. @throws in-use */
-  async delete(name: string): Promise<void> {
-    await this.#acts.delete(name);
+  /**
+   * Deletes a vdisk or snapshot; its space comes back in the background.
+   * @throws {StoreError} in-use (`refuse`), not-found, out-of-space
+   */
+  async delete(name: string, options: DeleteOptions = {}): Promise<void> {
+    const { inUse = 'refuse' } = options;
+    if (inUse === 'split') await this.#splitHolders(this.#table.get(name));
+    await this.#acts.delete(name, inUse === 'refuse' ? 'refuse' : 'defer');
     this.#background.wake();
+  }
+
+  /** Starts the split of every other vdisk that reads through this one or a snapshot of it. */
+  async #splitHolders(entry: VdiskEntry): Promise<void> {
+    const own = entry.of ?? entry;
+    for (const each of [entry, ...entry.snapshots]) {
+      for (const over of [...each.head.over()]) {
+        const holder = this.#table.byId(over.ownerId);
+        if (holder === undefined || (holder.of ?? holder) === own) continue;
+        // It may have let go, or be on its way, since others were asked.
+        if (over.backing !== each.head || over.split !== undefined) continue;
+        await this.#splits.start(holder, 'share');
+      }
+    }
   }
 
   /** Separates the vdisk from its backing store, in the background. @throws invalid, not-found */

@@ -207,23 +207,44 @@ export class Acts {
     await this.#engine.writer.flush(unloggedOf(entry.head));
   }
 
-  async delete(name: string): Promise<void> {
-    await this.#room(4, 'release');
+  /**
+   * Deletes a vdisk or snapshot. With `defer` it goes although others need it: a vdisk together
+   * with its snapshots, and a tree that others read through stays, without a name, for as long as
+   * they do.
+   */
+  async delete(name: string, inUse: 'refuse' | 'defer'): Promise<void> {
+    const snapshotCount = this.#table.get(name).snapshots.size;
+    await this.#room(4 * (1 + snapshotCount), 'release');
     const entry = this.#table.get(name);
-    if (entry.snapshots.size > 0) {
-      const names = [...entry.snapshots].map((each) => each.name).slice(0, 10);
+    if (inUse === 'refuse') this.#checkUnused(entry);
+    const entries: LogEntry[] = [];
+    // The youngest first: what nobody reads through any more dies at once.
+    const snapshots = [...entry.snapshots].sort((a, b) => b.record.id - a.record.id);
+    // Nobody will ask for the end of a split that all of these had in common.
+    if (entry.of === undefined) for (const { head } of snapshots) head.split = undefined;
+    for (const each of [entry, ...snapshots]) this.#deleteOne(each, entries);
+    await this.#log(entries);
+  }
+
+  #checkUnused(entry: VdiskEntry): void {
+    const { name, head, snapshots } = entry;
+    if (snapshots.size > 0) {
+      const names = [...snapshots].map((each) => each.name).slice(0, 10);
       throw new StoreError('in-use', `${name} has snapshots: delete ${names.join(', ')} first`);
     }
-    const tree = entry.head;
-    if (tree.overCount > 1) {
-      const names = this.holdersOf(tree).slice(0, 10).join(', ');
+    if (head.overCount > 1) {
+      const names = this.holdersOf(head).slice(0, 10).join(', ');
       throw new StoreError(
         'in-use',
-        `${name} is the backing store of ${tree.overCount} others (${names}): ` +
-          'split or delete them first',
+        `${name} is the backing store of ${head.overCount} others (${names}): ` +
+          'split or delete them first, or defer: then it goes when the last of them lets go',
       );
     }
+  }
+
+  #deleteOne(entry: VdiskEntry, entries: LogEntry[]): void {
     const engine = this.#engine;
+    const tree = entry.head;
     engine.trees.noteDirty(tree, engine.generation);
     tree.state = tree.overCount === 0 ? 'dying' : 'deleting';
     if (tree.state === 'dying') {
@@ -234,7 +255,7 @@ export class Acts {
     this.#table.remove(entry);
     engine.putVdisk(entry.index, undefined);
     const gone: LogEntry = { kind: 'vdisk', record: { ...entry.record, gone: true } };
-    await this.#log([treeEntry(tree), gone]);
+    entries.push(treeEntry(tree), gone);
   }
 
   /** Names of what reads through the tree directly. */

@@ -161,7 +161,7 @@ async function uploadGrowing(
     const vdisk = await api.call('changeVdisk', change);
     return { ...written, name: vdisk.name, sizeBytes: vdisk.sizeBytes };
   } catch (error) {
-    await api.call('deleteVdisk', { params: { name: other } });
+    await api.call('deleteVdisk', { params: { name: other }, query: {} });
     throw error;
   } finally {
     api.close();

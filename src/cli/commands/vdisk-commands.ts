@@ -102,20 +102,31 @@ const show: CommandRow = {
 
 const remove: CommandRow = {
   name: 'delete',
-  summary: 'Deletes vdisks and snapshots that nobody uses',
-  usage: 'NAME...',
+  summary: 'Deletes vdisks and snapshots',
+  usage: 'NAME... [--in-use refuse|defer|split]',
   details:
     'They are gone when it ends; their space comes back in the background. What has clones, ' +
-    'snapshots or clients is refused, and they are listed. Several are deleted in the order ' +
-    'given, until one is refused.',
+    'snapshots or clients is refused, and they are listed. With --in-use defer, clones do not ' +
+    'matter: the name goes at once, of a vdisk with its snapshots, and the space comes back when ' +
+    'the last clone has been split or deleted; with split, every clone is split, too, by ' +
+    'sharing. Clients always matter. Several are deleted in the order given, until one is refused.',
   arguments: [{ ...ANY_NAME_ROW, isMany: true }],
-  flags: [],
-  examples: ['keiki delete golden@v1 golden'],
-  run: async (context, { arguments: [names] }) => {
+  flags: [
+    {
+      name: 'in-use',
+      takes: 'HOW',
+      choices: ['refuse', 'defer', 'split'],
+      fallback: 'refuse',
+      summary: 'what to do if clones read through it',
+    },
+  ],
+  examples: ['keiki delete golden@v1 golden', 'keiki delete golden --in-use split'],
+  run: async (context, { arguments: [names], flags }) => {
     const deleted: string[] = [];
+    const query = { inUse: flags['in-use'] as 'refuse' | 'defer' | 'split' };
     try {
       for (const name of names as string[]) {
-        await context.api.call('deleteVdisk', { params: { name } });
+        await context.api.call('deleteVdisk', { params: { name }, query });
         deleted.push(name);
         await context.say(`${name}: deleted`);
       }

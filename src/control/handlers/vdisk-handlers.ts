@@ -1,5 +1,6 @@
 /** Vdisks, snapshots, clones, splits and their attachments. */
 import type { ControlPlane } from '../control-plane.js';
+import type { InUse } from '../control-store.js';
 import { isOwnName } from '../exports.js';
 import type { Handlers } from '../handler.js';
 import { ApiError } from '../problem.js';
@@ -39,11 +40,9 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
 
     changeVdisk: ({ params: { name }, body }) => changeVdisk(plane, name, body),
 
-    deleteVdisk: async ({ params: { name } }) => {
+    deleteVdisk: async ({ params: { name }, query: { inUse = 'refuse' } }) => {
       checkNotOwn(name);
-      await exports.alone(name, () => attachments.deleteWith(name, () => store.delete(name)));
-      exports.deleted(name);
-      events.add('vdisk-deleted', { name });
+      await deleteVdisk(plane, name, inUse);
       return undefined;
     },
 
@@ -82,6 +81,35 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
 
     listAttachments: () => ({ attachments: attachments.list() }),
   };
+}
+
+/**
+ * A vdisk goes with its snapshots if those who need them do not matter: no client may use either.
+ */
+async function deleteVdisk(plane: ControlPlane, name: string, inUse: InUse): Promise<void> {
+  const { store, exports, attachments, events } = plane;
+  const going = (): string[] => (inUse === 'refuse' ? [name] : [name, ...snapshotsOf(plane, name)]);
+  let names: string[] = [];
+  let act = async (): Promise<void> => {
+    // A snapshot that was made a moment ago has had no time to get a client.
+    names = going();
+    await store.delete(name, { inUse });
+  };
+  for (const each of going()) {
+    const inner = act;
+    act = () => exports.alone(each, () => attachments.deleteWith(each, inner));
+  }
+  await act();
+  for (const each of names) {
+    exports.deleted(each);
+    events.add('vdisk-deleted', { name: each });
+  }
+  if (inUse === 'split') await plane.resumeSplits();
+}
+
+function snapshotsOf(plane: ControlPlane, name: string): string[] {
+  const names = plane.store.list().map((each) => each.name);
+  return names.filter((each) => each.startsWith(`${name}@`));
 }
 
 /** The size first: whoever knows the new name finds the new size. */

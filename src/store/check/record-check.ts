@@ -141,8 +141,8 @@ export class StoreRecords {
 
   #checkLineage(tree: TreeRecord, name: string): void {
     const over = this.over.get(tree.id) ?? [];
-    if (tree.state === 'deleting' && over.length > 1) {
-      this.#add('lineage', `${name} is to be merged, but trees ${over.join(', ')} read through it`);
+    if (tree.state === 'deleting' && tree.goneBelowFbn > 0 && over.length > 1) {
+      this.#add('lineage', `${name} is being merged, but trees ${over.join(', ')} read through it`);
     }
     if (tree.backingId === 0) return;
     if (tree.state === 'dying') {
