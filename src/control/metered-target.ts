@@ -69,11 +69,11 @@ export class MeteredTarget implements BlockTarget {
     await this.#count(this.#meter.flush, 0, () => this.#target.flush());
   }
 
-  async blockStatus(offset: number, length: number): Promise<Extent[]> {
+  async blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {
     const { status } = this.#meter;
     const startMs = this.#clock.nowMs();
     try {
-      const extents = await this.#target.blockStatus(offset, length);
+      const extents = await this.#target.blockStatus(offset, length, extentsMax);
       this.#done(status, 0, startMs);
       return extents;
     } catch (error) {

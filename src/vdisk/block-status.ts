@@ -18,36 +18,46 @@ const SLICE_BLOCKS = 16384;
 /** Extents of one answer; what follows has to be asked for again. */
 const EXTENTS_MAX = 1 << 20;
 
+export interface StatusQuestion {
+  readonly offset: number;
+  readonly length: number;
+  /** One or more. */
+  readonly extentsMax?: number | undefined;
+}
+
 export async function blockStatus(
   parts: Parts,
   target: ReadTarget,
-  offset: number,
-  length: number,
+  { offset, length, extentsMax = EXTENTS_MAX }: StatusQuestion,
 ): Promise<Extent[]> {
-  const extents: Extent[] = [];
-  const end = offset + length;
-  let at = offset;
-  while (at < end && extents.length < EXTENTS_MAX) {
+  const answer: Answer = { extents: [], extentsMax, at: offset, end: offset + length };
+  while (!isComplete(answer)) {
     target.checkRange(0, 0);
-    const stop = Math.min(end, (Math.floor(at / BLOCK_BYTES) + SLICE_BLOCKS) * BLOCK_BYTES);
-    at = await statusSlice(parts, target, at, stop, end, extents);
+    await statusSlice(parts, target, answer);
     await parts.engine.options.clock.yield();
   }
-  return extents;
+  return answer.extents;
 }
 
-async function statusSlice(
-  parts: Parts,
-  target: ReadTarget,
-  from: number,
-  stop: number,
-  end: number,
-  extents: Extent[],
-): Promise<number> {
+/** An answer that is being made: `extents` reach up to `at`. */
+interface Answer {
+  readonly extents: Extent[];
+  readonly extentsMax: number;
+  at: number;
+  readonly end: number;
+}
+
+function isComplete({ at, end, extents, extentsMax }: Answer): boolean {
+  return at >= end || extents.length >= extentsMax;
+}
+
+async function statusSlice(parts: Parts, target: ReadTarget, answer: Answer): Promise<void> {
   const { source } = parts.reader;
-  let at = from;
+  const { extents, end } = answer;
+  const stop = (Math.floor(answer.at / BLOCK_BYTES) + SLICE_BLOCKS) * BLOCK_BYTES;
   source.begin();
-  while (at < stop) {
+  while (answer.at < stop && !isComplete(answer)) {
+    const { at } = answer;
     const fbn = Math.floor(at / BLOCK_BYTES);
     const tree = target.head;
     const found = source.find(tree, fbn);
@@ -69,9 +79,8 @@ async function statusSlice(
       depth: isZero ? 0 : source.depth,
       filled: !isHole && source.depth === 0 && isFilled(parts.engine, tree, fbn),
     });
-    at = to;
+    answer.at = to;
   }
-  return at;
 }
 
 /** End of the stretch that one pointer says is empty, in this tree and all it reads through. */

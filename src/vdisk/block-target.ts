@@ -46,6 +46,10 @@ export interface BlockTarget {
   writeZeroes(offset: number, length: number, options?: WriteOptions): void | Promise<void>;
   /** Every write that was answered before this call is durable when it resolves. */
   flush(): Promise<void>;
-  /** Extents that cover [offset, offset + length) in order, without gaps. */
-  blockStatus(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * Extents that cover [offset, offset + length) in order, without gaps.
+   *
+   * @param extentsMax  when there are so many, no more are looked for: one at least is there
+   */
+  blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]>;
 }

@@ -95,9 +95,9 @@ export class Vdisk implements BlockTarget {
     await engine.writer.flush(unloggedOf(this.#entry.head));
   }
 
-  blockStatus(offset: number, length: number): Promise<Extent[]> {
+  blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {
     this.checkRange(offset, length);
-    return blockStatus(this.#parts, this, offset, length);
+    return blockStatus(this.#parts, this, { offset, length, extentsMax });
   }
 }
 

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { MEDIUM_KINDS, type MediumKind } from '../../sim/machine.js';
 import { BLOCK_BYTES } from '../../src/base/units.js';
+import { MeteredTarget, newVdiskMeter } from '../../src/control/metered-target.js';
 import type { Clock } from '../../src/env/clock.js';
 import { systemClock } from '../../src/env/system-clock.js';
 import type { SplitMode } from '../../src/layout/tree-record.js';
+import type { BlockTarget } from '../../src/vdisk/block-target.js';
 import { openTestStore, pattern, resized, type TestStore } from '../support/stores.js';
 import { blockTargetContract, TARGET_BYTES, type TargetFixture } from './block-target.js';
 
@@ -48,6 +50,19 @@ async function cloneOf(store: Store, content: Uint8Array): Promise<string> {
   return 'clone';
 }
 
+/** The same target as the server's clients see it. */
+async function metered(making: Promise<TargetFixture>): Promise<TargetFixture> {
+  const fixture = await making;
+  const { crashed } = fixture;
+  const wrap = (target: BlockTarget): BlockTarget =>
+    new MeteredTarget(target, newVdiskMeter(), systemClock);
+  return {
+    ...fixture,
+    target: wrap(fixture.target),
+    ...(crashed === undefined ? {} : { crashed: async () => wrap(await crashed()) }),
+  };
+}
+
 for (const medium of MEDIUM_KINDS) {
   blockTargetContract(`vdisk (${medium})`, () =>
     fixtureOf(medium, async (store, content) => {
@@ -55,6 +70,16 @@ for (const medium of MEDIUM_KINDS) {
       await vdisk.write(0, content);
       return 'plain';
     }),
+  );
+
+  blockTargetContract(`metered clone in mid-split (${medium})`, () =>
+    metered(
+      fixtureOf(medium, async (store, content) => {
+        const name = await cloneOf(store, content);
+        await store.split(name, { mode: 'copy' });
+        return name;
+      }),
+    ),
   );
 
   blockTargetContract(`clone (${medium})`, () => fixtureOf(medium, cloneOf));

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { isStoreError } from '../../src/base/store-error.js';
 import { BLOCK_BYTES, KIB, MIB, SECTOR_BYTES } from '../../src/base/units.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
-import type { BlockTarget } from '../../src/vdisk/block-target.js';
+import type { BlockTarget, Extent } from '../../src/vdisk/block-target.js';
 import { pattern, readAll, same } from '../support/stores.js';
 
 /** One target, made ready for one test. */
@@ -23,6 +23,13 @@ export interface TargetFixture {
 
 /** Targets have this size: it ends with a part of a block, beyond two level-1 ranges. */
 export const TARGET_BYTES = 2 * MIB + 40 * KIB + 3 * SECTOR_BYTES;
+
+/** Runs of the same kind, neighbours merged: from where, and what. */
+function kindsOf(extents: readonly Extent[]): string[] {
+  return extents
+    .filter(({ kind }, index) => kind !== extents[index - 1]?.kind)
+    .map(({ offset, kind }) => `${kind} at ${offset}`);
+}
 
 export function blockTargetContract(name: string, make: () => Promise<TargetFixture>): void {
   describe(`block target contract: ${name}`, () => {
@@ -149,6 +156,28 @@ export function blockTargetContract(name: string, make: () => Promise<TargetFixt
         written.map(({ kind }) => kind),
         ['data'],
       );
+    });
+
+    test('block status stops at so many extents, and goes on from there', async () => {
+      await zero('trim', 3 * BLOCK_BYTES, 20 * BLOCK_BYTES);
+      await zero('trim', MIB, 5 * BLOCK_BYTES);
+      const whole = await settle(() => target.blockStatus(0, TARGET_BYTES));
+      assert.ok(whole.length > 3);
+      for (const extentsMax of [1, 2, 3, whole.length]) {
+        const parts: Extent[] = [];
+        for (let at = 0; at < TARGET_BYTES; ) {
+          const rest = TARGET_BYTES - at;
+          const some = await settle(() => target.blockStatus(at, rest, extentsMax));
+          assert.ok(some.length > 0 && some.length <= extentsMax, `${some.length} extents`);
+          for (const extent of some) {
+            assert.equal(extent.offset, at);
+            at += extent.length;
+          }
+          parts.push(...some);
+        }
+        // A split may fill meanwhile; data and what is empty stay.
+        assert.deepEqual(kindsOf(parts), kindsOf(whole));
+      }
     });
 
     test('requests beyond the end are invalid, and change nothing', async () => {

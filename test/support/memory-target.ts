@@ -66,13 +66,11 @@ export class MemoryTarget implements BlockTarget {
   writeZeroes(offset: number, length: number): void {
     this.#checkWrite(offset, length);
     const end = offset + length;
-    for (let at = offset; at < end; ) {
-      const start = at % PIECE_BYTES;
-      const part = Math.min(PIECE_BYTES - start, end - at);
-      const index = (at - start) / PIECE_BYTES;
-      if (part === PIECE_BYTES) this.#pieces.delete(index);
-      else this.#pieces.get(index)?.fill(0, start, start + part);
-      at += part;
+    for (const index of this.#mappedBetween(offset, end)) {
+      const start = Math.max(offset - index * PIECE_BYTES, 0);
+      const stop = Math.min(end - index * PIECE_BYTES, PIECE_BYTES);
+      if (stop - start === PIECE_BYTES) this.#pieces.delete(index);
+      else this.#pieces.get(index)?.fill(0, start, stop);
     }
   }
 
@@ -81,21 +79,43 @@ export class MemoryTarget implements BlockTarget {
     return Promise.resolve();
   }
 
-  blockStatus(offset: number, length: number): Promise<Extent[]> {
+  /** Goes from one mapped piece to the next: terabytes of nothing cost nothing. */
+  blockStatus(
+    offset: number,
+    length: number,
+    extentsMax = Number.POSITIVE_INFINITY,
+  ): Promise<Extent[]> {
     this.#check(offset, length);
     const extents: Extent[] = [];
     const end = offset + length;
-    for (let at = offset; at < end; ) {
-      const index = Math.floor(at / PIECE_BYTES);
-      const stop = Math.min((index + 1) * PIECE_BYTES, end);
-      const kind = this.#pieces.has(index) ? 'data' : 'hole';
+    const push = (from: number, to: number, kind: 'data' | 'hole'): void => {
       const last = extents.at(-1);
       if (last?.kind === kind) extents.pop();
-      const from = last?.kind === kind ? last.offset : at;
-      extents.push({ offset: from, length: stop - from, kind, depth: 0, filled: false });
-      at = stop;
+      const start = last?.kind === kind ? last.offset : from;
+      extents.push({ offset: start, length: to - start, kind, depth: 0, filled: false });
+    };
+    let at = offset;
+    for (const index of this.#mappedBetween(offset, end)) {
+      if (extents.length >= extentsMax) return Promise.resolve(extents);
+      const start = Math.max(index * PIECE_BYTES, offset);
+      if (start > at) push(at, start, 'hole');
+      if (extents.length >= extentsMax) return Promise.resolve(extents);
+      at = Math.min((index + 1) * PIECE_BYTES, end);
+      push(start, at, 'data');
     }
+    if (at < end && extents.length < extentsMax) push(at, end, 'hole');
     return Promise.resolve(extents);
+  }
+
+  #mappedBetween(offset: number, end: number): number[] {
+    const first = Math.floor(offset / PIECE_BYTES);
+    const behind = Math.ceil(end / PIECE_BYTES);
+    if (behind - first < this.#pieces.size) {
+      const indexes = Array.from({ length: behind - first }, (_, index) => first + index);
+      return indexes.filter((index) => this.#pieces.has(index));
+    }
+    const indexes = [...this.#pieces.keys()].filter((index) => index >= first && index < behind);
+    return indexes.sort((a, b) => a - b);
   }
 
   #pieceAt(index: number): Uint8Array {
@@ -181,9 +201,9 @@ export class DeferredTarget implements BlockTarget {
     return this.#defer('flush', () => undefined);
   }
 
-  async blockStatus(offset: number, length: number): Promise<Extent[]> {
+  async blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {
     await this.#defer('status', () => undefined);
-    return this.disk.blockStatus(offset, length);
+    return this.disk.blockStatus(offset, length, extentsMax);
   }
 
   /** Finishes everything that waits, and what that brings about. */
