@@ -11,13 +11,14 @@ import { DEFAULT_NBD_LIMITS, type NbdLimits } from '../../src/target/nbd/limits.
 import { MemoryBudget } from '../../src/target/nbd/memory-budget.js';
 import { type Peer, Session } from '../../src/target/nbd/session.js';
 import type { BlockTarget } from '../../src/vdisk/block-target.js';
+import { type Reply, ReplyReader } from './nbd-replies.js';
 import {
-  COMMAND,
+  type EnterOptions,
   enter,
-  type Reply,
-  ReplyReader,
-  request,
+  requestOf,
+  styleOf,
   type TestRequest,
+  type TestStyle,
 } from './nbd-script.js';
 
 /** Time that stands still until the test moves it. */
@@ -196,8 +197,9 @@ export class TestServer {
   }
 
   /** A client in transmission whose handshake replies were read. */
-  enter(name: string, options: { structured?: boolean; contexts?: string[] } = {}): TestClient {
+  enter(name: string, options: EnterOptions = {}): TestClient {
     const client = this.connect();
+    client.style = styleOf(options);
     client.send(enter(name, options));
     client.peer.takeBytes();
     assert.equal(client.state, 'transmission');
@@ -209,7 +211,9 @@ export class TestClient {
   readonly peer: TestPeer;
   session: Session | undefined;
   isDone = false;
-  readonly #reads = new Map<bigint, TestRequest>();
+  /** What it has agreed on. */
+  style: TestStyle = 'simple';
+  readonly #open = new Map<bigint, TestRequest>();
 
   constructor(peer: TestPeer) {
     this.peer = peer;
@@ -224,18 +228,15 @@ export class TestClient {
   }
 
   ask(...requests: TestRequest[]): void {
-    for (const fields of requests) {
-      if (fields.type === COMMAND.read) this.#reads.set(fields.cookie, fields);
-      else this.#reads.delete(fields.cookie);
-    }
-    this.send(Buffer.concat(requests.map(request)));
+    for (const fields of requests) this.#open.set(fields.cookie, fields);
+    this.send(Buffer.concat(requests.map((fields) => requestOf(this.style, fields))));
   }
 
   /** Replies that have arrived. */
   replies(): Reply[] {
-    const reader = new ReplyReader(this.peer.takeBytes());
+    const reader = new ReplyReader(this.peer.takeBytes(), this.style);
     const replies: Reply[] = [];
-    while (reader.restBytes > 0) replies.push(reader.reply(this.#reads));
+    while (reader.restBytes > 0) replies.push(reader.reply(this.#open));
     return replies;
   }
 

@@ -8,7 +8,7 @@
  */
 import { invariant } from '../../base/invariant.js';
 
-/** Largest item that `locate` finds: an option's header has 16 bytes, a request's 28. */
+/** Largest item that `locate` finds: an option's header has 16 bytes, a request's 28 or 32. */
 const ITEM_BYTES_MAX = 32;
 
 const NOTHING = new Uint8Array(0);

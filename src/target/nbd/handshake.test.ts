@@ -2,18 +2,19 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { MemoryTarget } from '../../../test/support/memory-target.js';
 import { type TestClient, TestExports, TestServer, turns } from '../../../test/support/nbd-peer.js';
+import { type OptionReply, ReplyReader } from '../../../test/support/nbd-replies.js';
 import {
   BLOCK_STATUS,
   clientFlags,
   infoData,
   metaData,
-  type OptionReply,
   option,
-  ReplyReader,
 } from '../../../test/support/nbd-script.js';
 import { StoreError } from '../../base/store-error.js';
 import type { BlockTarget } from '../../vdisk/block-target.js';
 
+const STRUCTURED_REPLY = 8;
+const EXTENDED_HEADERS = 11;
 const ACK = 1;
 const UNSUP = 0x80000001;
 const INVALID = 0x80000003;
@@ -21,10 +22,12 @@ const UNKNOWN = 0x80000006;
 const SHUTDOWN = 0x80000007;
 const TOO_BIG = 0x80000009;
 const TLS_REQD = 0x80000005;
+const EXT_HEADER_REQD = 0x8000000a;
 /** HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN, CACHE, FAST_ZERO. */
 const WRITABLE = 0x001 | 0x004 | 0x008 | 0x020 | 0x040 | 0x100 | 0x400 | 0x800;
 const READ_ONLY = 0x001 | 0x002 | 0x004 | 0x008 | 0x100 | 0x400;
 const DF = 0x080;
+const STATUS_PAYLOAD = 0x1000;
 
 const disk = new MemoryTarget({ name: 'disk', sizeBytes: (1 << 20) + 512 });
 const snapshot = new MemoryTarget({ name: 'golden@v1', sizeBytes: 4096, readOnly: true });
@@ -47,6 +50,9 @@ function ask(client: TestClient, type: number, data?: Uint8Array): OptionReply[]
   const replies = reader.optionReplies();
   assert.ok(replies.every((reply) => reply.option === type));
   assert.equal(reader.restBytes, 0);
+  const isDone = replies.at(-1)?.type === ACK;
+  if (isDone && type === STRUCTURED_REPLY) client.style = 'structured';
+  if (isDone && type === EXTENDED_HEADERS) client.style = 'extended';
   return replies;
 }
 
@@ -181,12 +187,40 @@ describe('the handshake', () => {
   it('says of every other option that it does not know it', () => {
     const server = new TestServer(new TestExports([disk]));
     const client = greeted(server);
-    // 4 was withdrawn, 5 is TLS, 11 is extended headers.
-    for (const type of [0, 4, 5, 11, 12, 1000, 0x7fffffff, 0xffffffff]) {
+    // 4 was withdrawn, 5 is TLS.
+    for (const type of [0, 4, 5, 12, 1000, 0x7fffffff, 0xffffffff]) {
       assert.deepEqual(typesOf(ask(client, type)), [UNSUP]);
       assert.deepEqual(typesOf(ask(client, type, Buffer.alloc(100_000, 0xff))), [UNSUP]);
     }
     assert.deepEqual(typesOf(ask(client, 7, infoData('disk'))), [3, ACK]);
+  });
+
+  it('agrees to extended headers, after structured replies or without', () => {
+    for (const isStructured of [false, true]) {
+      const client = greeted(serve());
+      if (isStructured) ask(client, STRUCTURED_REPLY);
+      assert.deepEqual(typesOf(ask(client, EXTENDED_HEADERS, Buffer.alloc(1))), [INVALID]);
+      const before = isStructured ? WRITABLE | DF : WRITABLE;
+      assert.equal(infoExport(ask(client, 6, infoData('disk'))).flags, before);
+      assert.deepEqual(typesOf(ask(client, EXTENDED_HEADERS)), [ACK]);
+      assert.deepEqual(typesOf(ask(client, STRUCTURED_REPLY)), [EXT_HEADER_REQD]);
+      const contexts = ask(client, 10, metaData('disk', ['base:allocation']));
+      assert.deepEqual(typesOf(contexts), [4, ACK]);
+      const flags = WRITABLE | DF | STATUS_PAYLOAD;
+      assert.equal(infoExport(ask(client, 6, infoData('disk'))).flags, flags);
+      assert.equal(infoExport(ask(client, 7, infoData('disk'))).flags, flags);
+    }
+  });
+
+  it('closes when EXPORT_NAME comes after extended headers', async () => {
+    const server = serve();
+    const client = greeted(server);
+    ask(client, EXTENDED_HEADERS);
+    client.send(option(1, Buffer.from('disk')));
+    await turns();
+    assert.equal(client.peer.takeBytes().length, 0);
+    assert.ok(client.isDone);
+    assert.match(server.refusals.join(), /EXPORT_NAME with extended headers/);
   });
 
   it('answers requests that do not add up, and goes on', () => {
@@ -210,6 +244,7 @@ describe('TLS', () => {
   it('is begun after one reply; what was agreed in the clear is forgotten', () => {
     const { client } = tlsClient('allow');
     ask(client, 8);
+    ask(client, EXTENDED_HEADERS);
     assert.deepEqual(typesOf(ask(client, START)), [ACK]);
     assert.ok(client.peer.isEncrypted);
     assert.deepEqual(typesOf(ask(client, 10, metaData('disk', ['base:allocation']))), [INVALID]);
@@ -299,6 +334,7 @@ describe('metadata contexts', () => {
       [metaData('golden@v1', ['base:allocation']), 22],
       [metaData('nope', ['base:allocation']), 22],
       [Buffer.alloc(3), 22],
+      [Buffer.alloc(70_000), 22],
     ] as const) {
       const client = greeted(serve());
       ask(client, 8);

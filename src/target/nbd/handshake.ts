@@ -18,6 +18,7 @@ import * as nbd from './protocol.js';
 import { type Step, violation } from './step.js';
 import * as wire from './wire-handshake.js';
 import { decodeString } from './wire-string.js';
+import type { HeaderStyle } from './wire-transmission.js';
 
 /** Data that is kept: a name and queries. */
 const OPTION_BYTES_MAX = 64 * 1024;
@@ -35,6 +36,7 @@ const KNOWN_OPTIONS: ReadonlySet<number> = new Set([
   nbd.NBD_OPT_STRUCTURED_REPLY,
   nbd.NBD_OPT_LIST_META_CONTEXT,
   nbd.NBD_OPT_SET_META_CONTEXT,
+  nbd.NBD_OPT_EXTENDED_HEADERS,
 ]);
 
 /** Whether clients may, or must, go on encrypted. */
@@ -42,7 +44,7 @@ export type TlsMode = 'off' | 'allow' | 'require';
 
 /** What was agreed. */
 export interface Agreement extends ResolvedExport {
-  readonly isStructured: boolean;
+  readonly style: HeaderStyle;
   readonly contexts: readonly MetaContext[];
 }
 
@@ -71,7 +73,7 @@ export class Handshake {
   #wantsZeroes = true;
   #optionCount = 0;
   #open: OpenOption | undefined;
-  #isStructured = false;
+  #style: HeaderStyle = 'simple';
   #contexts: readonly MetaContext[] = [];
   #contextsExport: string | undefined;
   #isEncrypted = false;
@@ -157,6 +159,8 @@ export class Handshake {
     if (!KNOWN_OPTIONS.has(option)) {
       return this.#refuse(option, nbd.NBD_REP_ERR_UNSUP, `option ${option} is not known here`);
     }
+    // "replaces all previously-set metadata contexts (including when this command fails)"
+    if (option === nbd.NBD_OPT_SET_META_CONTEXT) this.#contexts = [];
     if (data === undefined) {
       const message = `${dataBytes} bytes of data, more than ${OPTION_BYTES_MAX}`;
       return this.#refuse(option, nbd.NBD_REP_ERR_TOO_BIG, message);
@@ -166,6 +170,8 @@ export class Handshake {
         return this.#answerList(option, data);
       case nbd.NBD_OPT_STRUCTURED_REPLY:
         return this.#answerStructuredReply(option, data);
+      case nbd.NBD_OPT_EXTENDED_HEADERS:
+        return this.#answerExtendedHeaders(option, data);
       case nbd.NBD_OPT_INFO:
       case nbd.NBD_OPT_GO:
         return this.#answerInfo(option, data);
@@ -182,7 +188,7 @@ export class Handshake {
     if (this.#isEncrypted) return this.#invalid(option, 'this connection is encrypted already');
     this.#ack(option);
     this.#isEncrypted = true;
-    this.#isStructured = false;
+    this.#style = 'simple';
     this.#contexts = [];
     this.#contextsExport = undefined;
     return 'starttls';
@@ -190,6 +196,7 @@ export class Handshake {
 
   /** There is no reply that says no: "If the server is unwilling [...], it MUST terminate". */
   #answerExportName(data: Uint8Array | undefined): Step {
+    if (this.#style === 'extended') return violation('NBD_OPT_EXPORT_NAME with extended headers');
     const name = data === undefined ? undefined : decodeString(data);
     if (name === undefined) return violation('the export name is not a string of the protocol');
     const lookup = this.#look(name);
@@ -211,7 +218,17 @@ export class Handshake {
 
   #answerStructuredReply(option: number, data: Uint8Array): Step {
     if (data.length > 0) return this.#invalid(option, 'structured replies take no data');
-    this.#isStructured = true;
+    if (this.#style === 'extended') {
+      const message = 'extended headers were agreed on, which include structured replies';
+      return this.#refuse(option, nbd.NBD_REP_ERR_EXT_HEADER_REQD, message);
+    }
+    this.#style = 'structured';
+    return this.#ack(option);
+  }
+
+  #answerExtendedHeaders(option: number, data: Uint8Array): Step {
+    if (data.length > 0) return this.#invalid(option, 'extended headers take no data');
+    this.#style = 'extended';
     return this.#ack(option);
   }
 
@@ -231,9 +248,7 @@ export class Handshake {
 
   #answerMetaContext(option: number, data: Uint8Array): Step {
     const isSet = option === nbd.NBD_OPT_SET_META_CONTEXT;
-    // "replaces all previously-set metadata contexts (including when this command fails)"
-    if (isSet) this.#contexts = [];
-    if (!this.#isStructured) {
+    if (this.#style === 'simple') {
       return this.#invalid(option, 'metadata contexts need structured replies first');
     }
     const request = wire.decodeMetaContextRequest(data);
@@ -274,7 +289,8 @@ export class Handshake {
       nbd.NBD_FLAG_SEND_FUA |
       nbd.NBD_FLAG_CAN_MULTI_CONN |
       nbd.NBD_FLAG_SEND_CACHE |
-      (this.#isStructured ? nbd.NBD_FLAG_SEND_DF : 0);
+      (this.#style === 'simple' ? 0 : nbd.NBD_FLAG_SEND_DF) |
+      (this.#style === 'extended' ? nbd.NBD_FLAG_BLOCK_STATUS_PAYLOAD : 0);
     if (target.readOnly) return flags | nbd.NBD_FLAG_READ_ONLY;
     return (
       flags | nbd.NBD_FLAG_SEND_TRIM | nbd.NBD_FLAG_SEND_WRITE_ZEROES | nbd.NBD_FLAG_SEND_FAST_ZERO
@@ -283,7 +299,7 @@ export class Handshake {
 
   #enter(found: ResolvedExport): Step {
     const contexts = this.#contextsExport === found.name ? this.#contexts : [];
-    this.#agreement = { ...found, isStructured: this.#isStructured, contexts };
+    this.#agreement = { ...found, style: this.#style, contexts };
     return 'next';
   }
 

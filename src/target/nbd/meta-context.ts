@@ -10,7 +10,7 @@
  * Source: proto.md, "Metadata querying"; qemu, docs/interop/nbd.txt.
  */
 
-import { MIB } from '../../base/units.js';
+import { BLOCK_BYTES, GIB } from '../../base/units.js';
 import type { BlockTarget, Extent } from '../../vdisk/block-target.js';
 import {
   KEIKI_STATE_FILLED,
@@ -20,7 +20,7 @@ import {
   NBD_STATE_HOLE,
   NBD_STATE_ZERO,
 } from './protocol.js';
-import type { ContextStatus, StatusExtent } from './wire-transmission.js';
+import type { ContextStatus, StatusExtent } from './wire-chunks.js';
 
 export interface MetaContext {
   readonly id: number;
@@ -28,10 +28,15 @@ export interface MetaContext {
   flagsOf(extent: Extent): number;
 }
 
-/** The range is asked for in steps: a fragmented vdisk costs no more than what is answered. */
-const STEP_BYTES = 64 * MIB;
 /** Extents of one answer; the client asks again from where it ends. */
 const EXTENTS_MAX = 1024;
+/**
+ * Data of one answer, which the target looks at block by block, where holes are passed over in one
+ * go. Compact requests end before it.
+ */
+const DATA_BYTES_MAX = 4 * GIB;
+/** What an extent takes, of the target's answer and of each context, until it is answered. */
+const EXTENT_HELD_BYTES = 80;
 
 const META_CONTEXTS: readonly MetaContext[] = [
   {
@@ -74,6 +79,13 @@ export interface StatusRange {
   readonly isOne: boolean;
 }
 
+/** Memory that the answer takes at most: for the account, before the question is asked. */
+export function statusBytes(contexts: readonly MetaContext[], range: StatusRange): number {
+  const { length, isOne } = range;
+  const extents = isOne ? 1 : Math.min(EXTENTS_MAX, Math.ceil(length / BLOCK_BYTES) + 1);
+  return (1 + contexts.length) * extents * EXTENT_HELD_BYTES;
+}
+
 /** What each context says of the range, from its start as far as that goes; one extent at least. */
 export async function collectStatus(
   target: BlockTarget,
@@ -83,13 +95,17 @@ export async function collectStatus(
   const lists = contexts.map((context) => new ExtentList(context));
   // One more than is answered: then the last one that is answered is known to be complete.
   const extentsMax = range.isOne ? 1 : EXTENTS_MAX;
+  const hasRoom = (list: ExtentList): boolean => list.extents.length <= extentsMax;
   let done = 0;
-  while (done < range.length && lists.some((list) => list.extents.length <= extentsMax)) {
-    const length = Math.min(STEP_BYTES, range.length - done);
-    for (const extent of await target.blockStatus(range.offset + done, length)) {
+  let dataBytes = 0;
+  while (done < range.length && dataBytes < DATA_BYTES_MAX && lists.some(hasRoom)) {
+    const length = Math.min(DATA_BYTES_MAX, range.length - done);
+    const extents = await target.blockStatus(range.offset + done, length, extentsMax + 1);
+    for (const extent of extents) {
       for (const list of lists) list.add(extent);
+      done += extent.length;
+      if (extent.kind === 'data') dataBytes += extent.length;
     }
-    done += length;
   }
   return lists.map((list) => ({
     contextId: list.context.id,

@@ -1,7 +1,8 @@
 /**
  * The numbers of the NBD protocol, under the names its document gives them.
  *
- * Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, section "Values".
+ * Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md, section "Values"; for
+ * extended headers, the same document in the branch extension-ext-header.
  */
 
 // Magic numbers, as the halves that are compared and sent.
@@ -12,8 +13,10 @@ export const IHAVEOPT = [0x49484156, 0x454f5054] as const;
 /** Before every option reply. */
 export const REPLY_MAGIC = [0x0003e889, 0x045565a9] as const;
 export const NBD_REQUEST_MAGIC = 0x25609513;
+export const NBD_EXTENDED_REQUEST_MAGIC = 0x21e41c71;
 export const NBD_SIMPLE_REPLY_MAGIC = 0x67446698;
 export const NBD_STRUCTURED_REPLY_MAGIC = 0x668e33ef;
+export const NBD_EXTENDED_REPLY_MAGIC = 0x6e8a278c;
 
 // Handshake flags (server) and client flags.
 export const NBD_FLAG_FIXED_NEWSTYLE = 1 << 0;
@@ -32,6 +35,7 @@ export const NBD_FLAG_SEND_DF = 1 << 7;
 export const NBD_FLAG_CAN_MULTI_CONN = 1 << 8;
 export const NBD_FLAG_SEND_CACHE = 1 << 10;
 export const NBD_FLAG_SEND_FAST_ZERO = 1 << 11;
+export const NBD_FLAG_BLOCK_STATUS_PAYLOAD = 1 << 12;
 
 // Options.
 export const NBD_OPT_EXPORT_NAME = 1;
@@ -43,6 +47,7 @@ export const NBD_OPT_GO = 7;
 export const NBD_OPT_STRUCTURED_REPLY = 8;
 export const NBD_OPT_LIST_META_CONTEXT = 9;
 export const NBD_OPT_SET_META_CONTEXT = 10;
+export const NBD_OPT_EXTENDED_HEADERS = 11;
 
 // Option replies. Errors have bit 31 set.
 export const NBD_REP_ACK = 1;
@@ -55,6 +60,7 @@ export const NBD_REP_ERR_TLS_REQD = 0x8000_0005;
 export const NBD_REP_ERR_UNKNOWN = 0x8000_0006;
 export const NBD_REP_ERR_SHUTDOWN = 0x8000_0007;
 export const NBD_REP_ERR_TOO_BIG = 0x8000_0009;
+export const NBD_REP_ERR_EXT_HEADER_REQD = 0x8000_000a;
 
 // Information types of NBD_OPT_INFO and NBD_OPT_GO.
 export const NBD_INFO_EXPORT = 0;
@@ -75,6 +81,7 @@ export const NBD_CMD_FLAG_NO_HOLE = 1 << 1;
 export const NBD_CMD_FLAG_DF = 1 << 2;
 export const NBD_CMD_FLAG_REQ_ONE = 1 << 3;
 export const NBD_CMD_FLAG_FAST_ZERO = 1 << 4;
+export const NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5;
 
 // Structured reply chunks.
 export const NBD_REPLY_FLAG_DONE = 1 << 0;
@@ -82,6 +89,7 @@ export const NBD_REPLY_TYPE_NONE = 0;
 export const NBD_REPLY_TYPE_OFFSET_DATA = 1;
 export const NBD_REPLY_TYPE_OFFSET_HOLE = 2;
 export const NBD_REPLY_TYPE_BLOCK_STATUS = 5;
+export const NBD_REPLY_TYPE_BLOCK_STATUS_EXT = 6;
 export const NBD_REPLY_TYPE_ERROR = 0x8001;
 
 // Extent flags of base:allocation.

@@ -1,50 +1,80 @@
-/** Puts the replies of one connection into its outbox, simple or structured as was agreed. */
+/** Puts the replies of one connection into its outbox, in the style that was agreed. */
+import { invariant } from '../../base/invariant.js';
 import type { Outbox } from './outbox.js';
-import * as wire from './wire-transmission.js';
+import {
+  type ChunkCodec,
+  type ContextStatus,
+  EXTENDED_CHUNKS,
+  type Run,
+  STRUCTURED_CHUNKS,
+} from './wire-chunks.js';
+import {
+  type HeaderStyle,
+  putSimpleReply,
+  type RequestId,
+  SIMPLE_REPLY_BYTES,
+} from './wire-transmission.js';
+
+const CHUNKS_OF_STYLE = {
+  simple: undefined,
+  structured: STRUCTURED_CHUNKS,
+  extended: EXTENDED_CHUNKS,
+} as const satisfies Record<HeaderStyle, ChunkCodec | undefined>;
 
 export class Replies {
   readonly #outbox: Outbox;
-  readonly #isStructured: boolean;
+  /** "the server MUST use the 32-byte extended reply header": for every reply. */
+  readonly #isExtended: boolean;
+  /** Undefined if all replies are simple. */
+  readonly chunks: ChunkCodec | undefined;
   /** Bytes in front of what was read. */
   readonly readHeaderBytes: number;
 
-  constructor(outbox: Outbox, isStructured: boolean) {
+  constructor(outbox: Outbox, style: HeaderStyle) {
     this.#outbox = outbox;
-    this.#isStructured = isStructured;
-    this.readHeaderBytes = isStructured ? wire.DATA_CHUNK_HEADER_BYTES : wire.SIMPLE_REPLY_BYTES;
+    this.#isExtended = style === 'extended';
+    this.chunks = CHUNKS_OF_STYLE[style];
+    this.readHeaderBytes = this.chunks?.dataHeaderBytes ?? SIMPLE_REPLY_BYTES;
   }
 
-  /** Success without payload. A read is told so by a chunk if replies are structured. */
-  done(cookie: wire.Cookie, isRead = false): void {
-    const isChunk = isRead && this.#isStructured;
-    this.#outbox.reserveForced(isChunk ? wire.CHUNK_HEADER_BYTES : wire.SIMPLE_REPLY_BYTES);
-    if (isChunk) wire.putNoneChunk(this.#outbox.bytes, this.#outbox.at, cookie);
-    else wire.putSimpleReply(this.#outbox.bytes, this.#outbox.at, cookie, 0);
-    this.#outbox.commit();
+  /** Success without payload. A read is never answered by a simple reply if there are chunks. */
+  done(id: RequestId, isRead = false): void {
+    const outbox = this.#outbox;
+    const chunks = isRead || this.#isExtended ? this.chunks : undefined;
+    outbox.reserveForced(chunks?.headerBytes ?? SIMPLE_REPLY_BYTES);
+    if (chunks === undefined) putSimpleReply(outbox.bytes, outbox.at, id, 0);
+    else chunks.putNone(outbox.bytes, outbox.at, id);
+    outbox.commit();
   }
 
-  /** Failure; the message reaches the client if replies are structured. */
-  failed(cookie: wire.Cookie, errno: number, message: string): void {
-    if (this.#isStructured) {
-      this.#outbox.append(wire.encodeErrorChunk(cookie, errno, message));
+  /** Failure; the message reaches the client if there are chunks. */
+  failed(id: RequestId, errno: number, message: string): void {
+    const outbox = this.#outbox;
+    if (this.chunks !== undefined) {
+      outbox.append(this.chunks.encodeError(id, errno, message));
       return;
     }
-    this.#outbox.reserveForced(wire.SIMPLE_REPLY_BYTES);
-    wire.putSimpleReply(this.#outbox.bytes, this.#outbox.at, cookie, errno);
-    this.#outbox.commit();
+    outbox.reserveForced(SIMPLE_REPLY_BYTES);
+    putSimpleReply(outbox.bytes, outbox.at, id, errno);
+    outbox.commit();
   }
 
   /** The header in front of data that was read to `at + readHeaderBytes`. */
-  putReadHeader(bytes: Uint8Array, at: number, cookie: wire.Cookie, run: wire.Run): void {
-    if (this.#isStructured) wire.putDataChunk(bytes, at, cookie, run);
-    else wire.putSimpleReply(bytes, at, cookie, 0);
+  putReadHeader(bytes: Uint8Array, at: number, id: RequestId, run: Run): void {
+    if (this.chunks === undefined) putSimpleReply(bytes, at, id, 0);
+    else this.chunks.putData(bytes, at, id, run);
   }
 
   /** One chunk for each metadata context. */
-  status(cookie: wire.Cookie, statuses: readonly wire.ContextStatus[]): void {
+  status(id: RequestId, statuses: readonly ContextStatus[]): void {
+    const { chunks } = this;
+    invariant(
+      chunks !== undefined,
+      'metadata contexts are selected only where replies have chunks',
+    );
     for (const [index, status] of statuses.entries()) {
       const isLast = index === statuses.length - 1;
-      this.#outbox.append(wire.encodeStatusChunk(cookie, status, isLast));
+      this.#outbox.append(chunks.encodeStatus(id, status, isLast));
     }
   }
 }

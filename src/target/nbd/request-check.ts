@@ -3,12 +3,12 @@
  *
  * | request | flags | read-only export | beyond the end | over 32 MiB |
  * | --- | --- | --- | --- | --- |
- * | READ | FUA, DF (if structured) | - | EINVAL | EINVAL |
- * | WRITE | FUA | EPERM | ENOSPC | EINVAL |
+ * | READ | FUA, DF (if there are chunks) | - | EINVAL | EINVAL |
+ * | WRITE | FUA, PAYLOAD_LEN (if extended) | EPERM | ENOSPC | EINVAL |
  * | TRIM | FUA | EPERM | EINVAL | - |
  * | WRITE_ZEROES | FUA, NO_HOLE, FAST_ZERO | EPERM | ENOSPC | - |
  * | CACHE | FUA | - | EINVAL | - |
- * | BLOCK_STATUS | FUA, REQ_ONE | - | EINVAL | - |
+ * | BLOCK_STATUS | FUA, REQ_ONE, PAYLOAD_LEN (if extended) | - | EINVAL | - |
  * | FLUSH | FUA | - | - | - |
  *
  * Other flags and other requests are EINVAL. FUA counts where something is written.
@@ -16,8 +16,9 @@
  */
 import { BLOCK_BYTES } from '../../base/units.js';
 import type { Agreement } from './handshake.js';
+import type { MetaContext } from './meta-context.js';
 import * as nbd from './protocol.js';
-import type { Request } from './wire-transmission.js';
+import { type HeaderStyle, type Request, statusPayloadBytes } from './wire-transmission.js';
 
 export interface Refusal {
   readonly errno: number;
@@ -27,14 +28,15 @@ export interface Refusal {
 /** Undefined if the request is in order. */
 export function checkRequest(request: Request, agreement: Agreement): Refusal | undefined {
   const { FUA } = FLAGS;
+  const payloadFlag = agreement.style === 'extended' ? nbd.NBD_CMD_FLAG_PAYLOAD_LEN : 0;
   switch (request.type) {
     case nbd.NBD_CMD_READ: {
-      const flags = agreement.isStructured ? FLAGS.READ_STRUCTURED : FUA;
+      const flags = agreement.style === 'simple' ? FUA : FLAGS.READ_CHUNKS;
       return checkFlags(request, flags) ?? checkLength(request) ?? checkEnd(request, agreement);
     }
     case nbd.NBD_CMD_WRITE:
       return (
-        checkFlags(request, FUA) ??
+        checkFlags(request, FUA | payloadFlag) ??
         checkWritable(agreement) ??
         checkLength(request) ??
         checkEnd(request, agreement, nbd.NBD_ENOSPC)
@@ -54,18 +56,52 @@ export function checkRequest(request: Request, agreement: Agreement): Refusal | 
       return checkFlags(request, FUA) ?? checkEnd(request, agreement);
     case nbd.NBD_CMD_BLOCK_STATUS:
       return (
-        checkFlags(request, FLAGS.BLOCK_STATUS) ??
-        checkContexts(request, agreement) ??
-        checkEnd(request, agreement)
+        checkFlags(request, FLAGS.BLOCK_STATUS | payloadFlag) ??
+        checkContexts(agreement) ??
+        (hasStatusPayload(request)
+          ? checkStatusPayload(request, agreement)
+          : checkStatusRange(request, agreement))
       );
     default:
-      return refusal(nbd.NBD_EINVAL, `request type ${request.type} is not known here`);
+      return refuse(nbd.NBD_EINVAL, `request type ${request.type} is not known here`);
   }
+}
+
+/**
+ * How many bytes follow the request. In extended requests a flag says it; a write without the flag
+ * is taken with its payload all the same, for without one it would mean nothing.
+ */
+export function payloadBytesOf(request: Request, style: HeaderStyle): number {
+  const isFlagged = style === 'extended' && (request.flags & nbd.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0;
+  return isFlagged || request.type === nbd.NBD_CMD_WRITE ? request.length : 0;
+}
+
+/** What a block status with a payload asks for, or why it may not be had. */
+export type StatusAsked =
+  | { readonly kind: 'asked'; readonly contexts: readonly MetaContext[] }
+  | { readonly kind: 'refused'; readonly refusal: Refusal };
+
+/**
+ * "the server MUST fail the request with NBD_EINVAL" for an id that was not negotiated, or twice.
+ *
+ * @param request  with the length that the payload has named
+ */
+export function checkStatusAsked(
+  request: Request,
+  contextIds: readonly number[],
+  agreement: Agreement,
+): StatusAsked {
+  const contexts = agreement.contexts.filter(({ id }) => contextIds.includes(id));
+  const refusal =
+    contexts.length === contextIds.length
+      ? checkStatusRange(request, agreement)
+      : refuse(nbd.NBD_EINVAL, `context ids ${contextIds.join(', ')}: not selected, or twice`);
+  return refusal === undefined ? { kind: 'asked', contexts } : { kind: 'refused', refusal };
 }
 
 const FLAGS = {
   FUA: nbd.NBD_CMD_FLAG_FUA,
-  READ_STRUCTURED: nbd.NBD_CMD_FLAG_FUA | nbd.NBD_CMD_FLAG_DF,
+  READ_CHUNKS: nbd.NBD_CMD_FLAG_FUA | nbd.NBD_CMD_FLAG_DF,
   WRITE_ZEROES: nbd.NBD_CMD_FLAG_FUA | nbd.NBD_CMD_FLAG_NO_HOLE | nbd.NBD_CMD_FLAG_FAST_ZERO,
   BLOCK_STATUS: nbd.NBD_CMD_FLAG_FUA | nbd.NBD_CMD_FLAG_REQ_ONE,
 } as const;
@@ -73,18 +109,18 @@ const FLAGS = {
 function checkFlags(request: Request, allowed: number): Refusal | undefined {
   if ((request.flags & ~allowed) === 0) return undefined;
   const flags = request.flags.toString(16);
-  return refusal(nbd.NBD_EINVAL, `flags 0x${flags} do not go with request type ${request.type}`);
+  return refuse(nbd.NBD_EINVAL, `flags 0x${flags} do not go with request type ${request.type}`);
 }
 
 function checkWritable({ target }: Agreement): Refusal | undefined {
   if (!target.readOnly) return undefined;
-  return refusal(nbd.NBD_EPERM, `'${target.name}' is read-only`);
+  return refuse(nbd.NBD_EPERM, `'${target.name}' is read-only`);
 }
 
 function checkLength({ length }: Request): Refusal | undefined {
   if (length <= nbd.REQUEST_BYTES_MAX) return undefined;
   const message = `${length} bytes in one request, more than ${nbd.REQUEST_BYTES_MAX}`;
-  return refusal(nbd.NBD_EINVAL, message);
+  return refuse(nbd.NBD_EINVAL, message);
 }
 
 function checkEnd(
@@ -95,7 +131,7 @@ function checkEnd(
   const { sizeBytes } = target;
   if (offset <= sizeBytes && length <= sizeBytes - offset) return undefined;
   const message = `${length} bytes at ${offset} end beyond '${target.name}' (${sizeBytes} bytes)`;
-  return refusal(errno, message);
+  return refuse(errno, message);
 }
 
 /**
@@ -108,17 +144,34 @@ function checkFast({ flags, offset, length }: Request, { target }: Agreement): R
   const isWhole =
     offset % BLOCK_BYTES === 0 && (end % BLOCK_BYTES === 0 || end === target.sizeBytes);
   if (isWhole && (flags & nbd.NBD_CMD_FLAG_NO_HOLE) === 0) return undefined;
-  return refusal(
-    nbd.NBD_ENOTSUP,
-    'fast zeroes are for whole blocks of 4096 bytes, without NO_HOLE',
-  );
+  return refuse(nbd.NBD_ENOTSUP, 'fast zeroes are for whole blocks of 4096 bytes, without NO_HOLE');
 }
 
-function checkContexts({ length }: Request, { contexts }: Agreement): Refusal | undefined {
-  if (contexts.length === 0) return refusal(nbd.NBD_EINVAL, 'no metadata context was selected');
-  return length > 0 ? undefined : refusal(nbd.NBD_EINVAL, 'block status of no bytes');
+function checkContexts({ contexts }: Agreement): Refusal | undefined {
+  if (contexts.length > 0) return undefined;
+  return refuse(nbd.NBD_EINVAL, 'no metadata context was selected');
 }
 
-function refusal(errno: number, message: string): Refusal {
+export function hasStatusPayload({ flags }: Request): boolean {
+  return (flags & nbd.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0;
+}
+
+/** A length, then one id at least and each context once at most. */
+function checkStatusPayload({ length }: Request, { contexts }: Agreement): Refusal | undefined {
+  const isRight =
+    length % 4 === 0 &&
+    length >= statusPayloadBytes(1) &&
+    length <= statusPayloadBytes(contexts.length);
+  if (isRight) return undefined;
+  const message = `a payload of ${length} bytes for block status of ${contexts.length} contexts`;
+  return refuse(nbd.NBD_EINVAL, message);
+}
+
+function checkStatusRange(request: Request, agreement: Agreement): Refusal | undefined {
+  if (request.length > 0) return checkEnd(request, agreement);
+  return refuse(nbd.NBD_EINVAL, 'block status of no bytes');
+}
+
+function refuse(errno: number, message: string): Refusal {
   return { errno, message };
 }

@@ -15,12 +15,13 @@ import type { BufferPool, Loan } from './buffer-pool.js';
 import { ERRNO_OF_KIND } from './errno.js';
 import type { Agreement } from './handshake.js';
 import type { MemoryAccount } from './memory-budget.js';
-import { collectStatus } from './meta-context.js';
+import { collectStatus, type MetaContext, statusBytes } from './meta-context.js';
 import type { Outbox } from './outbox.js';
 import * as nbd from './protocol.js';
 import { Replies } from './replies.js';
 import type { Refusal } from './request-check.js';
 import { readSparse, SPARSE_READ_BYTES_MIN } from './sparse-read.js';
+import type { ChunkCodec, ContextStatus, Run } from './wire-chunks.js';
 import type * as wire from './wire-transmission.js';
 
 const FUA: WriteOptions = { fua: true };
@@ -57,7 +58,6 @@ interface PinnedChunk {
 
 export class RequestWork {
   readonly #options: RequestWorkOptions;
-  readonly #agreement: Agreement;
   readonly #target: BlockTarget;
   readonly #outbox: Outbox;
   readonly #replies: Replies;
@@ -74,10 +74,9 @@ export class RequestWork {
 
   constructor(options: RequestWorkOptions) {
     this.#options = options;
-    this.#agreement = options.agreement;
     this.#target = options.agreement.target;
     this.#outbox = options.outbox;
-    this.#replies = new Replies(options.outbox, options.agreement.isStructured);
+    this.#replies = new Replies(options.outbox, options.agreement.style);
   }
 
   /** Requests that were begun and are not answered. */
@@ -85,9 +84,9 @@ export class RequestWork {
     return this.#inFlight;
   }
 
-  refuse(cookie: wire.Cookie, { errno, message }: Refusal): void {
+  refuse(id: wire.RequestId, { errno, message }: Refusal): void {
     this.counts.errors++;
-    this.#replies.failed(cookie, errno, message);
+    this.#replies.failed(id, errno, message);
   }
 
   /** False, and nothing has happened, if there is no memory for the reply now. */
@@ -99,11 +98,12 @@ export class RequestWork {
     if (length === 0) {
       this.#outbox.cancel();
       this.#replies.done(request, true);
-    } else if (this.#isSparse(request)) {
-      this.#readSparse(request);
-    } else {
-      this.#readWhole(request);
+      return true;
     }
+    const { chunks } = this.#replies;
+    const isSparse = length >= SPARSE_READ_BYTES_MIN && (request.flags & nbd.NBD_CMD_FLAG_DF) === 0;
+    if (chunks !== undefined && isSparse) this.#readSparse(request, chunks);
+    else this.#readWhole(request);
     return true;
   }
 
@@ -126,17 +126,17 @@ export class RequestWork {
       return;
     }
     const pinned = from instanceof Uint8Array ? this.#pin(from) : undefined;
-    const cookie = cookieOf(request);
+    const id = idOf(request);
     this.#follow(writing, (failure) => {
       if (loan !== undefined) this.#options.pool.release(loan);
       if (pinned !== undefined) this.#unpin(pinned);
-      this.#end(cookie, failure);
+      this.#end(id, failure);
     });
   }
 
   /** A write, trim or write-zeroes of no bytes. */
-  nothing(cookie: wire.Cookie): void {
-    this.#replies.done(cookie);
+  nothing(id: wire.RequestId): void {
+    this.#replies.done(id);
   }
 
   /** Flush, trim, write zeroes, cache. */
@@ -153,36 +153,34 @@ export class RequestWork {
       this.#replies.done(request);
       return;
     }
-    const cookie = cookieOf(request);
-    this.#follow(working, (failure) => this.#end(cookie, failure));
+    const id = idOf(request);
+    this.#follow(working, (failure) => this.#end(id, failure));
   }
 
-  status(request: wire.Request): void {
-    this.counts.others++;
+  /**
+   * What these contexts say of the range. False, and nothing has happened, if there is no memory
+   * for the answer now.
+   */
+  status(request: wire.Request, contexts: readonly MetaContext[]): boolean {
     const { flags, offset, length } = request;
-    const cookie = cookieOf(request);
     const isOne = (flags & nbd.NBD_CMD_FLAG_REQ_ONE) !== 0;
-    const asking = collectStatus(this.#target, this.#agreement.contexts, {
-      offset,
-      length,
-      isOne,
-    });
-    let statuses: readonly wire.ContextStatus[] = [];
+    const range = { offset, length, isOne };
+    const { account } = this.#options;
+    const heldBytes = statusBytes(contexts, range);
+    if (!account.take(heldBytes)) return false;
+    this.counts.others++;
+    const id = idOf(request);
+    const asking = collectStatus(this.#target, contexts, range);
+    let statuses: readonly ContextStatus[] = [];
     const known = asking.then((answer) => {
       statuses = answer;
     });
     this.#follow(known, (failure) => {
-      if (failure === undefined) this.#replies.status(cookie, statuses);
-      else this.#fail(cookie, failure);
+      account.give(heldBytes);
+      if (failure === undefined) this.#replies.status(id, statuses);
+      else this.#fail(id, failure);
     });
-  }
-
-  #isSparse({ flags, length }: wire.Request): boolean {
-    return (
-      this.#agreement.isStructured &&
-      length >= SPARSE_READ_BYTES_MIN &&
-      (flags & nbd.NBD_CMD_FLAG_DF) === 0
-    );
+    return true;
   }
 
   #readWhole(request: wire.Request): void {
@@ -198,34 +196,34 @@ export class RequestWork {
       this.#fail(request, toStoreError(error));
       return;
     }
-    const run: wire.Run = { offset, length, isLast: true };
+    const run: Run = { offset, length, isLast: true };
     if (reading === undefined) {
       this.#replies.putReadHeader(bytes, at, request, run);
       outbox.commit();
       return;
     }
     const room = outbox.setAside();
-    const cookie = cookieOf(request);
+    const id = idOf(request);
     this.#follow(reading, (failure) => {
       if (failure === undefined) {
-        this.#replies.putReadHeader(bytes, at, cookie, run);
+        this.#replies.putReadHeader(bytes, at, id, run);
         outbox.commitRoom(room);
       } else {
         outbox.dropRoom(room);
-        this.#fail(cookie, failure);
+        this.#fail(id, failure);
       }
     });
   }
 
-  #readSparse(request: wire.Request): void {
+  #readSparse(request: wire.Request, chunks: ChunkCodec): void {
     const outbox = this.#outbox;
     const { bytes, at } = outbox;
     const room = outbox.setAside();
-    const cookie = cookieOf(request);
+    const id = idOf(request);
     const { offset, length } = request;
     const into = bytes.subarray(at, at + room.length);
     let replyBytes = 0;
-    const reading = readSparse({ target: this.#target, cookie, offset, length, into });
+    const reading = readSparse({ target: this.#target, id, chunks, offset, length, into });
     const filled = reading.then((filledBytes) => {
       replyBytes = filledBytes;
     });
@@ -234,7 +232,7 @@ export class RequestWork {
         outbox.commitRoom(room, replyBytes);
       } else {
         outbox.dropRoom(room);
-        this.#fail(cookie, failure);
+        this.#fail(id, failure);
       }
     });
   }
@@ -295,14 +293,14 @@ export class RequestWork {
     );
   }
 
-  #end(cookie: wire.Cookie, failure: StoreError | undefined): void {
-    if (failure === undefined) this.#replies.done(cookie);
-    else this.#fail(cookie, failure);
+  #end(id: wire.RequestId, failure: StoreError | undefined): void {
+    if (failure === undefined) this.#replies.done(id);
+    else this.#fail(id, failure);
   }
 
-  #fail(cookie: wire.Cookie, { kind, message }: StoreError): void {
+  #fail(id: wire.RequestId, { kind, message }: StoreError): void {
     this.counts.errors++;
-    this.#replies.failed(cookie, ERRNO_OF_KIND[kind], message);
+    this.#replies.failed(id, ERRNO_OF_KIND[kind], message);
   }
 }
 
@@ -310,9 +308,9 @@ function optionsOf({ flags }: wire.Request): WriteOptions {
   return (flags & nbd.NBD_CMD_FLAG_FUA) === 0 ? NO_FUA : FUA;
 }
 
-/** The request object is filled again for the next one: who waits keeps the cookie. */
-function cookieOf({ cookieHigh, cookieLow }: wire.Cookie): wire.Cookie {
-  return { cookieHigh, cookieLow };
+/** The request object is filled again for the next one: who waits keeps the id. */
+function idOf({ cookieHigh, cookieLow, offsetHigh, offsetLow }: wire.RequestId): wire.RequestId {
+  return { cookieHigh, cookieLow, offsetHigh, offsetLow };
 }
 
 /** Operating errors are answered; anything else is a bug and goes on. */

@@ -12,13 +12,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { DeferredTarget, MemoryTarget } from '../../../test/support/memory-target.js';
 import { type TestClient, TestExports, TestServer, turns } from '../../../test/support/nbd-peer.js';
+import { type Reply, ReplyReader } from '../../../test/support/nbd-replies.js';
 import {
   BLOCK_STATUS,
   COMMAND,
   enter,
-  type Reply,
-  ReplyReader,
   request,
+  requestOf,
   type TestRequest,
 } from '../../../test/support/nbd-script.js';
 import { KIB, MIB } from '../../base/units.js';
@@ -79,10 +79,10 @@ class SoundClient {
     if (type === COMMAND.write) {
       const payload = Buffer.alloc(length, 1 + random.below(255));
       this.#open.set(cookie, { ...fields, payload });
-      this.#queue(request({ ...fields, payload }));
+      this.#queue(requestOf(this.#client.style, { ...fields, payload }));
     } else {
       this.#open.set(cookie, fields);
-      this.#queue(request(fields));
+      this.#queue(requestOf(this.#client.style, fields));
     }
   }
 
@@ -106,13 +106,9 @@ class SoundClient {
     if (this.#random.chance(0.3)) peer.isHolding = true;
     else peer.takeHeld();
     this.#unread = Buffer.concat([this.#unread, peer.takeBytes()]);
-    const reader = new ReplyReader(this.#unread);
-    while (reader.restBytes > 0) this.#check(reader.reply(this.#reads()));
+    const reader = new ReplyReader(this.#unread, this.#client.style);
+    while (reader.restBytes > 0) this.#check(reader.reply(this.#open));
     this.#unread = Buffer.alloc(0);
-  }
-
-  #reads(): Map<bigint, TestRequest> {
-    return new Map([...this.#open].filter(([, { type }]) => type === COMMAND.read));
   }
 
   #check({ cookie, error, data, contexts }: Reply): void {
@@ -145,10 +141,11 @@ async function runSound(seed: number): Promise<number> {
   const deferred = new DeferredTarget(disk);
   const server = new TestServer(new TestExports([random.chance(0.7) ? deferred : disk]), LIMITS);
   const clients = [0, 1, 2, 3].map((index) => {
-    const structured = index % 2 === 0;
-    const options = structured ? { structured, contexts: ['base:allocation'] } : {};
-    const client = server.enter('disk', options);
-    const region = { start: index * REGION_BYTES, hasContexts: structured };
+    const hasContexts = index !== 1;
+    const headers = { structured: index === 0 || index === 2, extended: index > 1 };
+    const contexts = hasContexts ? { contexts: ['base:allocation'] } : {};
+    const client = server.enter('disk', { ...headers, ...contexts });
+    const region = { start: index * REGION_BYTES, hasContexts };
     return new SoundClient(random, client, region);
   });
   const step = async (mayAsk: boolean): Promise<void> => {

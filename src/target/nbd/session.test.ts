@@ -2,16 +2,19 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { DeferredTarget, MemoryTarget } from '../../../test/support/memory-target.js';
 import { TestExports, TestServer, turns } from '../../../test/support/nbd-peer.js';
+import { ReplyReader } from '../../../test/support/nbd-replies.js';
 import {
   BLOCK_STATUS,
   COMMAND,
   enter,
   infoData,
   option,
-  ReplyReader,
   read,
   request,
+  requestOf,
+  statusPayload,
   type TestRequest,
+  type TestStyle,
   write,
 } from '../../../test/support/nbd-script.js';
 import { KIB, MIB } from '../../base/units.js';
@@ -27,9 +30,13 @@ function serve(limits: Partial<NbdLimits> = {}, sizeBytes = 64 * MIB) {
 
 describe('a stream that is cut', () => {
   /** Options that fail and succeed, requests that fail and succeed, payloads that are skipped. */
-  function script(isStructured: boolean): Buffer {
-    const options = { structured: isStructured, contexts: ['base:allocation'] };
-    const entering = enter('disk', isStructured ? options : {});
+  function script(style: TestStyle): Buffer {
+    const isSimple = style === 'simple';
+    const headers = { structured: !isSimple, extended: style === 'extended' };
+    const contexts = { contexts: ['base:allocation', 'keiki:state'] };
+    const entering = enter('disk', isSimple ? {} : { ...headers, ...contexts });
+    const request = (fields: TestRequest): Buffer => requestOf(style, fields);
+    const filter = style === 'extended' ? [statusPayload(4096, [3]), statusPayload(1, [2])] : [];
     return Buffer.concat([
       entering.subarray(0, 4),
       option(99, Buffer.alloc(1)),
@@ -39,7 +46,8 @@ describe('a stream that is cut', () => {
       request(write(2n, 2 ** 40, Buffer.from('x'))),
       request(read(3n, 8, 6)),
       request({ type: 77, cookie: 4n, length: 8 }),
-      request({ type: isStructured ? BLOCK_STATUS : COMMAND.zeroes, cookie: 5n, length: 12 }),
+      request({ type: isSimple ? COMMAND.zeroes : BLOCK_STATUS, cookie: 5n, length: 12 }),
+      ...filter.map((payload) => request({ type: BLOCK_STATUS, cookie: 6n, payload })),
       request({ type: COMMAND.disc, cookie: 7n }),
       Buffer.from('not read'),
     ]);
@@ -52,13 +60,17 @@ describe('a stream that is cut', () => {
     return client.peer.takeBytes();
   }
 
-  for (const isStructured of [false, true]) {
-    it(`gives the same replies for every pair of cuts (structured: ${isStructured})`, async () => {
-      const bytes = script(isStructured);
+  // Extended: from the end of the handshake on, which is the same for all.
+  for (const [style, from] of [
+    ['simple', 0],
+    ['extended', 180],
+  ] as const) {
+    it(`gives the same replies for every pair of cuts (${style})`, async () => {
+      const bytes = script(style);
       const { quick } = serve();
       const whole = await replay(quick, [bytes]);
       assert.ok(whole.length > 180);
-      for (let first = 0; first <= bytes.length; first++) {
+      for (let first = from; first <= bytes.length; first++) {
         const batch: Promise<void>[] = [];
         for (let second = first; second <= bytes.length; second++) {
           const chunks = [
@@ -77,9 +89,11 @@ describe('a stream that is cut', () => {
       assert.equal(quick.budget.usedBytes, 0);
       assert.equal(quick.exports.detachedNames.length, quick.exports.attachedNames.length);
     });
+  }
 
-    it(`gives the same replies byte by byte (structured: ${isStructured})`, async () => {
-      const bytes = script(isStructured);
+  for (const style of ['simple', 'structured', 'extended'] as const) {
+    it(`gives the same replies byte by byte (${style})`, async () => {
+      const bytes = script(style);
       const single = [...bytes].map((byte) => Uint8Array.of(byte));
       const { quick } = serve();
       assert.ok((await replay(quick, single)).equals(await replay(quick, [bytes])));
@@ -310,7 +324,7 @@ describe('the end of a connection', () => {
     client.send(request({ type: COMMAND.write, cookie: 1n, length: 64 * MIB + 1 }));
     await turns();
     assert.ok(client.isDone);
-    assert.match(quick.refusals.join(), /a write of 67108865 bytes/);
+    assert.match(quick.refusals.join(), /a payload of 67108865 bytes/);
   });
 
   it('leaves nothing behind in a session that had sent nothing', async () => {

@@ -8,13 +8,8 @@
  * 3. When it fails, no read is under way any more: the buffer may be lent again.
  */
 import type { BlockTarget, Extent } from '../../vdisk/block-target.js';
-import {
-  type Cookie,
-  DATA_CHUNK_HEADER_BYTES,
-  HOLE_CHUNK_BYTES,
-  putDataChunk,
-  putHoleChunk,
-} from './wire-transmission.js';
+import type { ChunkCodec } from './wire-chunks.js';
+import type { RequestId } from './wire-transmission.js';
 
 /** A smaller read is not worth asking what is mapped. */
 export const SPARSE_READ_BYTES_MIN = 128 * 1024;
@@ -23,16 +18,17 @@ const HOLE_BYTES_MIN = 32 * 1024;
 
 export interface SparseRead {
   readonly target: BlockTarget;
-  readonly cookie: Cookie;
+  readonly id: RequestId;
+  readonly chunks: ChunkCodec;
   readonly offset: number;
   readonly length: number;
-  /** Where the reply is made: DATA_CHUNK_HEADER_BYTES + length bytes. */
+  /** Where the reply is made: the header of a data chunk + length bytes. */
   readonly into: Uint8Array;
 }
 
 /** Makes the reply; tells how many bytes of `into` it takes. */
 export async function readSparse(read: SparseRead): Promise<number> {
-  const { target, cookie, into } = read;
+  const { target, id, chunks, into } = read;
   const runs = splitRuns(await target.blockStatus(read.offset, read.length));
   const reads: Promise<void>[] = [];
   let offset = read.offset;
@@ -40,11 +36,11 @@ export async function readSparse(read: SparseRead): Promise<number> {
   for (const [index, { length, isHole }] of runs.entries()) {
     const run = { offset, length, isLast: index === runs.length - 1 };
     if (isHole) {
-      putHoleChunk(into, at, cookie, run);
-      at += HOLE_CHUNK_BYTES;
+      chunks.putHole(into, at, id, run);
+      at += chunks.holeBytes;
     } else {
-      putDataChunk(into, at, cookie, run);
-      at += DATA_CHUNK_HEADER_BYTES;
+      chunks.putData(into, at, id, run);
+      at += chunks.dataHeaderBytes;
       reads.push(readRun(target, offset, into.subarray(at, at + length)));
       at += length;
     }

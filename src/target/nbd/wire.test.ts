@@ -1,17 +1,25 @@
 /** The codecs against bytes written down from the protocol document. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { infoData, metaData, request } from '../../../test/support/nbd-script.js';
+import {
+  extendedRequest,
+  infoData,
+  metaData,
+  request,
+  statusPayload,
+} from '../../../test/support/nbd-script.js';
 import { getI32, getU16, getU32, getU64, putU16, putU32, putU64 } from './big-endian.js';
 import * as nbd from './protocol.js';
+import { EXTENDED_CHUNKS, STRUCTURED_CHUNKS } from './wire-chunks.js';
 import * as handshake from './wire-handshake.js';
 import { decodeString, encodeString } from './wire-string.js';
 import * as transmission from './wire-transmission.js';
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-/** 0x0102030405060708 as the two halves that are echoed. */
-const COOKIE = { cookieHigh: 0x01020304, cookieLow: -0x0a0b0c0d | 0 };
+/** A cookie and an offset as the halves that are echoed. */
+const ID = { cookieHigh: 0x01020304, cookieLow: -0x0a0b0c0d | 0, offsetHigh: -2, offsetLow: 7 };
 const COOKIE_HEX = '01020304f5f4f3f3';
+const OFFSET_HEX = 'fffffffe00000007';
 
 describe('big-endian numbers', () => {
   it('come back as they were put, at every byte pattern of interest', () => {
@@ -151,61 +159,126 @@ describe('the handshake codec', () => {
 });
 
 describe('the transmission codec', () => {
+  const fields = { type: 1, flags: 0x8001, cookie: 0x01020304f5f4f3f3n };
+  const decoded = transmission.emptyRequest();
+
   it('reads a request', () => {
-    const bytes = request({
-      type: 1,
-      flags: 0x8001,
-      cookie: 0x01020304f5f4f3f3n,
-      offset: 2 ** 52 + 7,
-      length: 0xffffffff,
-    });
-    const decoded = transmission.emptyRequest();
+    const bytes = request({ ...fields, offset: 2 ** 52 + 7, length: 0xffffffff });
     transmission.decodeRequest(Buffer.concat([Buffer.alloc(3), bytes]), 3, decoded);
     assert.deepEqual(decoded, {
       magic: nbd.NBD_REQUEST_MAGIC,
       flags: 0x8001,
       type: 1,
-      ...COOKIE,
+      ...ID,
+      offsetHigh: 0x100000,
       offset: 2 ** 52 + 7,
       length: 0xffffffff,
     });
   });
 
-  it('makes simple replies', () => {
-    const into = new Uint8Array(18);
-    transmission.putSimpleReply(into, 1, COOKIE, 28);
-    assert.equal(hex(into), `00${'67446698'}${'0000001c'}${COOKIE_HEX}00`);
+  it('reads an extended request, whose length has 64 bits', () => {
+    const bytes = extendedRequest({
+      ...fields,
+      offset: 2n ** 64n - 2n ** 33n + 7n,
+      length: 2 ** 41,
+    });
+    transmission.decodeExtendedRequest(Buffer.concat([Buffer.alloc(3), bytes]), 3, decoded);
+    assert.deepEqual(decoded, {
+      magic: nbd.NBD_EXTENDED_REQUEST_MAGIC,
+      flags: 0x8001,
+      type: 1,
+      ...ID,
+      offset: 2 ** 64 - 2 ** 33,
+      length: 2 ** 41,
+    });
+    assert.equal(bytes.length, transmission.EXTENDED_REQUEST_BYTES);
   });
 
-  it('makes structured reply chunks', () => {
-    const none = new Uint8Array(transmission.CHUNK_HEADER_BYTES);
-    transmission.putNoneChunk(none, 0, COOKIE);
-    assert.equal(hex(none), `668e33ef00010000${COOKIE_HEX}00000000`);
-    const data = new Uint8Array(transmission.DATA_CHUNK_HEADER_BYTES);
-    transmission.putDataChunk(data, 0, COOKIE, { offset: 2 ** 40, length: 512, isLast: true });
-    assert.equal(hex(data), `668e33ef00010001${COOKIE_HEX}000002080000010000000000`);
-    const hole = new Uint8Array(transmission.HOLE_CHUNK_BYTES);
-    transmission.putHoleChunk(hole, 0, COOKIE, { offset: 4096, length: 512, isLast: false });
-    assert.equal(hex(hole), `668e33ef00000002${COOKIE_HEX}0000000c000000000000100000000200`);
+  it('reads the payload of a block status', () => {
+    const bytes = Buffer.concat([Buffer.alloc(3), statusPayload(2 ** 40 + 1, [3, 0xffffffff])]);
+    assert.equal(transmission.statusPayloadBytes(2), bytes.length - 3);
+    assert.deepEqual(transmission.decodeStatusPayload(bytes, 3, 16), {
+      length: 2 ** 40 + 1,
+      contextIds: [3, 0xffffffff],
+    });
+  });
+
+  it('makes simple replies', () => {
+    const into = new Uint8Array(18);
+    transmission.putSimpleReply(into, 1, ID, 28);
+    assert.equal(hex(into), `00${'67446698'}${'0000001c'}${COOKIE_HEX}00`);
+  });
+});
+
+describe('the codec of chunks', () => {
+  const header = { structured: COOKIE_HEX, extended: COOKIE_HEX + OFFSET_HEX };
+  /** A header that was put in front, alone. */
+  const put = (length: number, fill: (into: Uint8Array) => void): string => {
+    const into = new Uint8Array(length);
+    fill(into);
+    return hex(into);
+  };
+  const data = { offset: 2 ** 40, length: 512, isLast: true };
+  const hole = { offset: 4096, length: 512, isLast: false };
+  const extents = [
+    { length: 4096, flags: 0 },
+    { length: 0xfffff000, flags: 3 },
+  ];
+
+  it('makes structured chunks', () => {
+    const chunks = STRUCTURED_CHUNKS;
+    const id = header.structured;
     assert.equal(
-      hex(transmission.encodeErrorChunk(COOKIE, 5, 'bad')),
-      `668e33ef00018001${COOKIE_HEX}00000009000000050003626164`,
+      put(chunks.headerBytes, (into) => chunks.putNone(into, 0, ID)),
+      `668e33ef00010000${id}00000000`,
     );
-    const extents = [
-      { length: 4096, flags: 0 },
-      { length: 0xfffff000, flags: 3 },
-    ];
     assert.equal(
-      hex(transmission.encodeStatusChunk(COOKIE, { contextId: 1, extents }, true)),
-      `668e33ef00010005${COOKIE_HEX}00000014` +
-        '00000001' +
-        '0000100000000000' +
-        'fffff00000000003',
+      put(chunks.dataHeaderBytes, (into) => chunks.putData(into, 0, ID, data)),
+      `668e33ef00010001${id}00000208${'0000010000000000'}`,
+    );
+    assert.equal(
+      put(chunks.holeBytes, (into) => chunks.putHole(into, 0, ID, hole)),
+      `668e33ef00000002${id}0000000c${'0000000000001000'}00000200`,
+    );
+    assert.equal(
+      hex(chunks.encodeError(ID, 5, 'bad')),
+      `668e33ef00018001${id}00000009000000050003626164`,
+    );
+    assert.equal(
+      hex(chunks.encodeStatus(ID, { contextId: 1, extents }, true)),
+      `668e33ef00010005${id}0000001400000001${'0000100000000000'}${'fffff00000000003'}`,
+    );
+  });
+
+  it('makes extended chunks, with the offset of the request', () => {
+    const chunks = EXTENDED_CHUNKS;
+    const id = header.extended;
+    assert.equal(
+      put(chunks.headerBytes, (into) => chunks.putNone(into, 0, ID)),
+      `6e8a278c00010000${id}0000000000000000`,
+    );
+    assert.equal(
+      put(chunks.dataHeaderBytes, (into) => chunks.putData(into, 0, ID, data)),
+      `6e8a278c00010001${id}0000000000000208${'0000010000000000'}`,
+    );
+    assert.equal(
+      put(chunks.holeBytes, (into) => chunks.putHole(into, 0, ID, hole)),
+      `6e8a278c00000002${id}000000000000000c${'0000000000001000'}00000200`,
+    );
+    assert.equal(
+      hex(chunks.encodeError(ID, 5, 'bad')),
+      `6e8a278c00018001${id}0000000000000009000000050003626164`,
+    );
+    const large = [{ length: 2 ** 42, flags: 0 }, ...extents.slice(1)];
+    assert.equal(
+      hex(chunks.encodeStatus(ID, { contextId: 1, extents: large }, false)),
+      `6e8a278c00000006${id}00000000000000280000000100000002` +
+        `${'0000040000000000'}${'0000000000000000'}${'00000000fffff000'}${'0000000000000003'}`,
     );
   });
 
   it('cuts an error message that is too long', () => {
-    const chunk = transmission.encodeErrorChunk(COOKIE, 5, 'x'.repeat(10_000));
+    const chunk = STRUCTURED_CHUNKS.encodeError(ID, 5, 'x'.repeat(10_000));
     assert.equal(chunk.length, 20 + 6 + 4096);
     assert.equal(getU16(chunk, 24), 4096);
   });
