@@ -156,7 +156,7 @@ class Script {
     const isExtended = this.style === 'extended';
     const flags = random.chance(0.8) ? 0 : (1 << random.below(random.chance(0.9) ? 6 : 16)) & 65535;
     const cookie = ++this.#cookie + BigInt(random.below(4)) * 2n ** 62n;
-    const fields = { type, flags, cookie, offset: this.#offset(), length: this.#length() };
+    const fields = { type, flags, cookie, ...this.#range() };
     if (type === BLOCK_STATUS && isExtended && random.chance(0.4)) {
       const ids = [1, 2, 3, 1 + random.below(4)].filter(() => random.chance(0.5));
       const payload = statusPayload(this.#length(), ids);
@@ -165,11 +165,21 @@ class Script {
     }
     const hasPayload = type === COMMAND.write || (isExtended && random.chance(0.1));
     if (!hasPayload) return requestOf(this.style, fields);
-    const length = random.chance(0.95) ? random.below(random.chance(0.8) ? 600 : 9000) : 70_000;
-    const payload = Buffer.alloc(length, 1 + random.below(255));
+    const isLong = random.chance(0.05);
+    const length = isLong ? 70_000 : random.chance(0.4) ? random.below(600) : Number(fields.length);
+    const payload = Buffer.alloc(Math.min(length, 70_000), 1 + random.below(255));
     // Now and then the header names another length than what follows.
-    const told = random.chance(0.97) ? length : fields.length;
+    const told = random.chance(0.97) ? payload.length : fields.length;
     return requestOf(this.style, { ...fields, length: told, payload });
+  }
+
+  #range(): { offset: bigint; length: number | bigint } {
+    const random = this.#random;
+    if (random.chance(0.9)) return { offset: this.#offset(), length: this.#length() };
+    // Up to the end, or one byte less or more.
+    const length = 1 + random.below(4096);
+    const end = this.#sizeBytes - 1 + random.below(3);
+    return { offset: BigInt(Math.max(0, end - length)), length };
   }
 
   #offset(): bigint {
