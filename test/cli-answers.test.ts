@@ -157,6 +157,8 @@ test('the lines for clients of an attachment', () => {
   assert.match(lines, /-drive 'file=nbd\+unix:\/\/\/\?socket=\/run\/a,,b,format=raw,if=virtio'/);
   assert.match(lines, /nbd-client -unix '\/run\/a,b' \/dev\/nbd0/);
   assert.match(lines, /nbdfuse mnt\/web\.img 'nbd\+unix:/);
+  const quoted = { kind: 'unix' as const, path: "/vm's x" };
+  assert.match(formatAttachment({ ...unix, address: quoted }), /-unix '\/vm'\\''s x' \/dev\/nbd0/);
   const address = { kind: 'tcp' as const, host: '127.0.0.1', port: 10_810 };
   const tcp = formatAttachment({ ...unix, address, uri: 'nbd://127.0.0.1:10810/', readOnly: true });
   assert.match(tcp, /read-only/);

@@ -111,6 +111,15 @@ describe('attachments', () => {
     });
   });
 
+  it('takes any path of a socket, and writes it as clients can read it', async () => {
+    await withVdisk(async (lab) => {
+      const socket = join(lab.folder, "a vm's é.sock");
+      const { body } = await lab.call('PUT', PATH, { body: { socket } });
+      assert.equal(body.uri, `nbd+unix:///?socket=${lab.folder}/a%20vm%27s%20%C3%A9.sock`);
+      (await enterBy(socket, '')).destroy();
+    });
+  });
+
   it('gives a vdisk a port, on loopback only; the port goes with the vdisk', async () => {
     await withVdisk(async (lab) => {
       const { body } = await lab.call('PUT', PATH, { body: { port: 0 } });
@@ -134,6 +143,8 @@ describe('attachments', () => {
       const cases: [unknown, string, RegExp][] = [
         [{ socket: 'relative' }, 'invalid', /body\/socket/],
         [{ socket: `/${'x'.repeat(107)}` }, 'invalid', /body\/socket/],
+        [{ socket: '/a\nb' }, 'invalid', /body\/socket/],
+        [{ socket: `/${'é'.repeat(60)}` }, 'invalid', /has 121 bytes.* at most 107/],
         [{ socket: '/no/such/folder/x' }, 'invalid', /cannot listen/],
         [{ socket: lab.nbdPath }, 'in-use', /another server/],
         [{ host: '0.0.0.0', port: 0 }, 'invalid', /not loopback/],

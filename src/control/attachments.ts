@@ -14,6 +14,9 @@ import { isLoopback, nbdUri, toAddress } from './nbd-uri.js';
 import { ApiError } from './problem.js';
 import type { Address, Attach, Attachment, Client } from './schemas.js';
 
+/** sun_path has 108 bytes, one of them a zero (unix(7)). */
+const SOCKET_BYTES_MAX = 107;
+
 export interface AttachmentsOptions {
   readonly exports: Exports;
   readonly memory: NbdMemory;
@@ -114,6 +117,11 @@ export class Attachments {
 
   #toListenAddress(where: Attach): ListenAddress {
     if ('socket' in where) {
+      const bytes = Buffer.byteLength(where.socket);
+      if (bytes > SOCKET_BYTES_MAX) {
+        const message = `${where.socket} has ${bytes} bytes, and the path of a socket at most`;
+        throw new ApiError('invalid', `${message} ${SOCKET_BYTES_MAX}: take a shorter one`);
+      }
       const mode = this.#options.socketMode;
       return { kind: 'unix', path: where.socket, mode, replaceStale: true };
     }

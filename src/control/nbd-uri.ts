@@ -24,12 +24,17 @@ export function toAddress(address: ListenAddress, boundPort: number | undefined)
 
 /** What NBD clients take; '' is the default export. */
 export function nbdUri(address: Address, exportName: string, tls?: NbdTls): string {
-  const name = encodeURIComponent(exportName);
+  const name = encode(exportName);
   if (address.kind === 'unix') {
-    const path = address.path.split('/').map(encodeURIComponent).join('/');
+    const path = address.path.split('/').map(encode).join('/');
     return `nbd+unix:///${name}?socket=${path}`;
   }
   const host = address.host.includes(':') ? `[${address.host}]` : address.host;
   const scheme = tls?.mode === 'require' ? 'nbds' : 'nbd';
   return `${scheme}://${host}:${address.port}/${name}`;
+}
+
+/** Quotes, too, so that a URI can stand between quotes in a shell. */
+function encode(text: string): string {
+  return encodeURIComponent(text).replaceAll("'", '%27');
 }

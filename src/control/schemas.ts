@@ -234,8 +234,8 @@ export const Attachment = Type.Object({
 });
 export const AttachmentList = Type.Object({ attachments: Type.Array(Attachment) });
 const SocketPath = Type.String({
-  pattern: '^/[A-Za-z0-9_.,:+@=/-]{1,106}$',
-  description: 'Absolute path of a unix socket, at most 107 bytes',
+  pattern: '^/[^\\u0000-\\u001f\\u007f]{1,106}$',
+  description: 'Absolute path of a unix socket, at most 107 bytes, no control characters',
   examples: ['/run/keiki/vm1.sock'],
 });
 const Host = Type.String({

@@ -65,13 +65,18 @@ function toTcp(text: string): Attach {
   return host === undefined ? { port } : { host, port };
 }
 
+/** For a shell. */
+function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 /** Where it is, and the lines that use it. */
 export function formatAttachment({ vdisk, address, uri, readOnly }: Attachment): string {
   const quoted = `'${uri}'`;
   const isReadOnly = readOnly ? ',readonly=on' : '';
   const drive = `'file=${uri.replaceAll(',', ',,')},format=raw,if=virtio${isReadOnly}'`;
   const kernel =
-    address.kind === 'unix' ? `-unix '${address.path}'` : `${address.host} ${address.port}`;
+    address.kind === 'unix' ? `-unix ${quote(address.path)}` : `${address.host} ${address.port}`;
   return [
     `${vdisk}: at ${uri}${readOnly ? ', read-only' : ''}`,
     '',
