@@ -9,59 +9,108 @@
  * Kill it anywhere, with any signal, and run it again: it says what it found, and goes on there.
  * Exit code 0: every proof holds; 1: one does not, or something failed.
  */
-import { readdirSync, rmdirSync, rmSync } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MIB } from '../src/base/units.js';
-import { Lab } from './quickstart/lab.js';
+import { Folder, shorter } from './quickstart/folder.js';
+import { Keiki } from './quickstart/keiki.js';
 import { MainJob } from './quickstart/main-job.js';
+import { Server } from './quickstart/server.js';
 import { Story } from './quickstart/story.js';
-
-const { values } = parseArgs({
-  options: {
-    dir: { type: 'string', default: resolve(import.meta.dirname, '../tmp/quickstart') },
-    keep: { type: 'boolean', default: false },
-    'image-mib': { type: 'string', default: '256' },
-  },
-});
 
 /** Golden disk, its copy, and what a copy-on-write store needs besides. */
 const STORE_PER_IMAGE = 4;
 const IMAGE_MIB_MIN = 64;
 
-async function main(): Promise<boolean> {
-  const folder = relative('', resolve(values.dir)) || '.';
+interface Options {
+  readonly dir: string;
+  readonly keep: boolean;
+  readonly imageMib: number;
+}
+
+function readOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      dir: { type: 'string', default: resolve(import.meta.dirname, '../tmp/quickstart') },
+      keep: { type: 'boolean', default: false },
+      'image-mib': { type: 'string', default: '256' },
+    },
+  });
   const imageMib = Number(values['image-mib']);
   if (!Number.isInteger(imageMib / 8) || imageMib < IMAGE_MIB_MIN) {
     throw new Error(`--image-mib must be a multiple of 8, at least ${IMAGE_MIB_MIN}`);
   }
-  const imageBytes = imageMib * MIB;
-  const story = new Story();
-  story.title('Keiki: a golden disk, three clones, and a split under load', `in ${folder}/`);
-  const lab = new Lab(folder, STORE_PER_IMAGE * imageBytes);
-  const isProven = await new MainJob(story, lab, { folder, imageBytes }).run();
-  // While the store is still locked: a run that waits for it begins with an empty folder.
-  if (isProven && !values.keep) removeFiles(folder);
-  await lab.close();
-  if (readdirSync(folder).length === 0) rmdirSync(folder);
-  const end = isProven ? 'Every clone is what it should be' : 'NOT everything is what it should be';
-  story.say(`\n${end}: ${story.seconds.toFixed(1)} s in all.`);
-  return isProven;
+  return { dir: shorter(resolve(values.dir)), keep: values.keep, imageMib };
 }
 
-function removeFiles(folder: string): void {
-  for (const name of readdirSync(folder)) {
-    if (!/^(golden\.(img|json)|web\.img|disks\.keiki|flushed\.txt)$/.test(name)) continue;
-    rmSync(join(folder, name));
+async function main({ dir, keep, imageMib }: Options): Promise<boolean> {
+  const story = new Story();
+  story.title('Keiki: a golden disk, three clones, and a split under load', `in ${dir}/`);
+  let isTold = false;
+  const folder = await Folder.lock(dir, () => {
+    if (!isTold) story.say('another run is in this folder: waiting for its end');
+    isTold = true;
+  });
+  const keiki = new Keiki(story, folder);
+  const server = new Server(folder, keiki, `${STORE_PER_IMAGE * imageMib}M`);
+  try {
+    const job = new MainJob({ story, folder, server, keiki }, imageMib * MIB);
+    const isProven = await job.run();
+    // While the folder is still locked: a run that waits for it begins with an empty one.
+    if (isProven && !keep) folder.remove();
+    tellEnd(story, isProven);
+    if (isProven) tellNext(story, keiki, server, keep ? folder : undefined);
+    else story.say(`The files are left in ${dir}/; the server's log is ${folder.log}.`);
+    return isProven;
+  } finally {
+    await server.stop();
+    folder.close();
   }
+}
+
+function tellEnd(story: Story, isProven: boolean): void {
+  const end = isProven ? 'Every clone is what it should be' : 'NOT everything is what it should be';
+  story.heading(`${end}: ${story.seconds.toFixed(1)} s in all.`);
+}
+
+/** @param kept  what is left to try it on */
+function tellNext(story: Story, keiki: Keiki, server: Server, kept: Folder | undefined): void {
+  story.heading('What to try next');
+  if (kept === undefined) {
+    story.say('Your own disk:');
+    story.command(`${keiki.line(['serve', '--store', 'disks.keiki', '--size', '64G'])} &`);
+    story.command(keiki.line(['import', 'DISK.qcow2', 'golden']));
+    story.say('This store, to play with (--keep leaves it, and says how to go on):');
+    story.command('npm run quickstart -- --keep');
+  } else {
+    const socket = kept.socket('web.sock');
+    story.say('The store is left as it is. Start its server again, and mount one of its disks:');
+    story.command(keiki.environmentLine);
+    story.command(`${server.commandLine} &`);
+    story.command(keiki.line(['attach', 'web', '--socket', socket]));
+    story.command(keiki.line(['snapshot', 'web', 'today']));
+    story.command(keiki.line(['clone', 'web@today', 'shop']));
+    story.command(keiki.line(['diff', 'web@today', 'web']));
+    story.say('`npm run quickstart` begins anew when that server has ended.');
+  }
+  story.say('All commands, the API, the settings, and how it works:');
+  story.command(keiki.line(['help']));
+  story.say('docs/CLI.md, docs/API.md, docs/CONFIGURATION.md, docs/DESIGN.md');
+  story.say('All tests: npm run verify');
 }
 
 // Whoever listened has gone: nothing can be told any more.
 process.stdout.on('error', () => process.exit(1));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, (name: string, number: number) => {
+    process.stdout.write(`\nended by ${name}: run it again, and it goes on from here\n`);
+    // The server, and every program under way, ends with this process.
+    process.exit(128 + number);
+  });
+}
 try {
-  process.exitCode = (await main()) ? 0 : 1;
+  process.exitCode = (await main(readOptions())) ? 0 : 1;
 } catch (error) {
-  process.stdout.write('\n');
-  console.error(`quickstart: ${error instanceof Error ? error.message : String(error)}`);
+  console.error(`\nquickstart: ${error instanceof Error ? error.message : String(error)}`);
   process.exit(1);
 }

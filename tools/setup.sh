@@ -43,7 +43,7 @@ install_npm_packages() {
   cp package-lock.json node_modules/.setup-done
 }
 
-# mke2fs and e2fsck live where a user's PATH may not look.
+# sfdisk, mke2fs and e2fsck live where a user's PATH may not look.
 has_program() (
   PATH="$PATH:/usr/sbin:/sbin"
   command -v "$1" >/dev/null 2>&1
@@ -67,10 +67,11 @@ need() {
 }
 
 install_debian_packages() {
-  need e2fsprogs mke2fs e2fsck
+  need e2fsprogs mke2fs e2fsck debugfs
+  need fdisk sfdisk
   need qemu-utils qemu-img qemu-io
   need libnbd-bin nbdinfo nbdcopy
-  need util-linux flock
+  need util-linux flock setpriv
   if [ "${1-}" = verify ]; then
     need nbdkit nbdkit
     need fio fio

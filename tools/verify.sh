@@ -3,7 +3,7 @@
 # that is installed, then the tests once more on a current Node, from the npm package `node`.
 set -eu
 cd "$(dirname "$0")/.."
-# mke2fs and e2fsck live where a user's PATH may not look.
+# sfdisk, mke2fs and e2fsck live where a user's PATH may not look.
 export PATH="$PATH:/usr/sbin:/sbin"
 
 CURRENT_NODE=26.10.0

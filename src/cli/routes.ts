@@ -1,6 +1,7 @@
 /**
- * Methods and paths of the operations that commands ask for. The compiler holds them against
- * src/control/operations.ts, which is not loaded: its schemas take longer than most commands.
+ * Methods and paths of the operations that commands and tools ask for. The compiler holds them
+ * against src/control/operations.ts, which is not loaded: its schemas take longer than most
+ * commands.
  */
 import type {
   EVENT_STREAM_TYPE,
@@ -30,6 +31,7 @@ export const ROUTES = {
   attachVdisk: { method: 'PUT', path: '/v1/vdisks/{name}/attachment' },
   detachVdisk: { method: 'DELETE', path: '/v1/vdisks/{name}/attachment' },
   listAttachments: { method: 'GET', path: '/v1/attachments' },
+  makeConsistencyPoint: { method: 'POST', path: '/v1/consistency-point' },
   listJobs: { method: 'GET', path: '/v1/jobs' },
   getJob: { method: 'GET', path: '/v1/jobs/{id}' },
   cancelJob: { method: 'DELETE', path: '/v1/jobs/{id}' },

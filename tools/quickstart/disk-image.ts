@@ -1,5 +1,6 @@
 /**
- * Makes the golden disk: an ext4 file system full of this machine's own files, without root.
+ * Makes the golden disk: a partition table (GPT), and in its partition an ext4 file system full of
+ * this machine's own files, without root.
  *
  * 1. An image that has its description beside it is whole: the description is written last, under
  *    another name first.
@@ -17,10 +18,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
+import { BLOCK_BYTES, MIB, SECTOR_BYTES } from '../../src/base/units.js';
+import type { Folder } from './folder.js';
 import { runToSuccess } from './programs.js';
 
 /** A stretch of the diary, as it lies on the disk. */
@@ -31,6 +34,8 @@ export interface Stretch {
 
 export interface DiskImage {
   readonly sizeBytes: number;
+  /** Where the partition with the file system lies. */
+  readonly partition: Stretch;
   readonly sha256: string;
   readonly fileCount: number;
   readonly fileBytes: number;
@@ -43,47 +48,72 @@ const FILE_BYTES_MAX = 8 * MIB;
 /** Of each source, so that it is not small files alone, and takes seconds. */
 const FILES_MAX = 800;
 
-export const imagePathIn = (folder: string): string => join(folder, 'golden.img');
-const descriptionPathIn = (folder: string): string => join(folder, 'golden.json');
+export const imagePathIn = (folder: Folder): string => folder.file('golden.img');
+const descriptionPathIn = (folder: Folder): string => folder.file('golden.json');
 
 /** The image of an earlier run, if it was finished. */
-export function findDiskImage(folder: string): DiskImage | undefined {
+export function findDiskImage(folder: Folder): DiskImage | undefined {
   const path = descriptionPathIn(folder);
   if (!existsSync(path) || !existsSync(imagePathIn(folder))) return undefined;
   return JSON.parse(readFileSync(path, 'utf8')) as DiskImage;
 }
 
+/** How e2fsprogs name a file system that begins within a file. */
+export function fileSystemIn(image: string, partition: Stretch): string {
+  return `${image}?offset=${partition.offset}`;
+}
+
 export async function makeDiskImage(
-  folder: string,
+  folder: Folder,
   sizeBytes: number,
   progress: (text: string) => void,
 ): Promise<DiskImage> {
-  const files = join(folder, `files-${process.pid}`);
-  const image = join(folder, `golden-${process.pid}.part`);
-  removeLeftovers(folder);
+  const files = folder.file(`files-${process.pid}`);
+  const image = folder.file(`golden-${process.pid}.part`);
+  removeLeftovers(folder.path);
   mkdirSync(files);
   for (const name of DIARIES) writeDiary(join(files, name), sizeBytes / 8 / DIARIES.length);
   const gathered = gatherFiles(files, 0.7 * sizeBytes - sizeBytes / 8);
+  progress('sfdisk');
+  const partition = await makePartition(image, sizeBytes);
   progress(`${gathered.count} files; mke2fs -d`);
   await runToSuccess('mke2fs', [
-    ...['-q', '-t', 'ext4', '-b', String(BLOCK_BYTES), '-i', '8192', '-m', '0'],
-    ...['-L', 'golden', '-d', files, image, `${sizeBytes / 1024}k`],
+    ...['-q', '-F', '-t', 'ext4', '-b', String(BLOCK_BYTES), '-i', '8192', '-m', '0'],
+    ...['-L', 'golden', '-E', `offset=${partition.offset}`, '-d', files],
+    ...[image, String(Math.floor(partition.length / BLOCK_BYTES))],
   ]);
   rmSync(files, { recursive: true });
   progress('sha256');
   const sha256 = await hashFile(image);
   const description: DiskImage = {
     sizeBytes,
+    partition,
     sha256,
     fileCount: gathered.count,
     fileBytes: gathered.bytes,
-    diary: await findDiary(image),
+    diary: await findDiary(image, partition),
   };
   renameSync(image, imagePathIn(folder));
   const part = `${descriptionPathIn(folder)}.part`;
   writeFileSync(part, JSON.stringify(description));
   renameSync(part, descriptionPathIn(folder));
   return description;
+}
+
+/** A GPT with one partition from 1 MiB on, as installers make them. */
+async function makePartition(image: string, sizeBytes: number): Promise<Stretch> {
+  writeFileSync(image, '');
+  truncateSync(image, sizeBytes);
+  const input = 'label: gpt\nstart=1MiB, type=linux, name=golden\n';
+  await runToSuccess('sfdisk', ['--quiet', image], { input });
+  const text = await runToSuccess('sfdisk', ['--json', image]);
+  const { partitiontable: table } = JSON.parse(text) as {
+    partitiontable: { partitions: { start: number; size: number }[] };
+  };
+  const [partition] = table.partitions;
+  if (partition === undefined) throw new Error(`sfdisk has made no partition:\n${text}`);
+  const { start, size } = partition;
+  return { offset: start * SECTOR_BYTES, length: size * SECTOR_BYTES };
 }
 
 /** What runs that were killed have left behind. */
@@ -163,13 +193,15 @@ function copyIfReadable(from: string, to: string): boolean {
 }
 
 /** Where the diary's blocks are on the disk, as debugfs lists the extents of its files. */
-async function findDiary(image: string): Promise<Stretch[]> {
+async function findDiary(image: string, partition: Stretch): Promise<Stretch[]> {
   const stretches: Stretch[] = [];
+  const fileSystem = fileSystemIn(image, partition);
   for (const name of DIARIES) {
-    const text = await runToSuccess('debugfs', ['-R', `dump_extents -l /${name}`, image]);
+    const text = await runToSuccess('debugfs', ['-R', `dump_extents -l /${name}`, fileSystem]);
     const row = /^\s*\d+\/\s*\d+\s+\d+\/\s*\d+\s+\d+\s+-\s+\d+\s+(\d+)\s+-\s+\d+\s+(\d+)/gm;
     for (const [, block, blocks] of text.matchAll(row)) {
-      stretches.push({ offset: Number(block) * BLOCK_BYTES, length: Number(blocks) * BLOCK_BYTES });
+      const offset = partition.offset + Number(block) * BLOCK_BYTES;
+      stretches.push({ offset, length: Number(blocks) * BLOCK_BYTES });
     }
     if (stretches.length === 0) throw new Error(`debugfs does not tell where ${name} is:\n${text}`);
   }

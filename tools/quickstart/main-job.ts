@@ -1,338 +1,304 @@
 /**
  * The main job, step by step: golden disk, snapshot, three clones, split under load, golden disk
- * deleted, proof.
+ * deleted, proof. What is done to the store is done by the command line.
  *
  * 1. Every step looks at the store for what is there, does what is missing and says so: a run that
  *    was killed anywhere is taken up by the next one.
- * 2. A golden disk without its snapshot is an import that was killed: it goes, and is made again.
- * 3. A number in the ledger says how many of the client's writes were flushed. It is written after
- *    the flush was answered, so each of these must be there after a kill.
  */
-import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { isStoreError } from '../../src/base/store-error.js';
+import { existsSync, rmSync } from 'node:fs';
 import { BLOCK_BYTES, formatBytes } from '../../src/base/units.js';
+import { DiskClient } from './disk-client.js';
 import { type DiskImage, findDiskImage, imagePathIn, makeDiskImage } from './disk-image.js';
-import type { Lab } from './lab.js';
-import { hashExport, QemuIo, runToSuccess } from './programs.js';
+import type { Folder } from './folder.js';
+import type { Keiki } from './keiki.js';
+import { hashExport } from './programs.js';
 import { Proof } from './proof.js';
-import { formatMs, formatPercent, formatRate, type Story } from './story.js';
-import { type PlannedWrite, planWrites } from './write-plan.js';
+import type { Server } from './server.js';
+import { formatMs, formatRate, type Story } from './story.js';
+import { WritePlan } from './write-plan.js';
 
 /** The client writes to the first; the others stay as they are. */
 const CLONES = ['web', 'mail', 'build'] as const;
 const [WRITTEN, READ, QUIET] = CLONES;
 const GOLDEN = 'golden';
 const SNAPSHOT = 'golden@v1';
-const WRITES = 288;
-const BATCH = 8;
-const POLL_MS = 100;
+const PLACES = 288;
+const EXIT_IN_USE = 5;
+/** A batch takes milliseconds: so many of them without a split are enough. */
+const WARM_UP_BATCHES = 2;
+
+export interface Stage {
+  readonly story: Story;
+  readonly folder: Folder;
+  readonly server: Server;
+  readonly keiki: Keiki;
+}
 
 export class MainJob {
-  readonly #story: Story;
-  readonly #lab: Lab;
-  readonly #folder: string;
+  readonly #stage: Stage;
   readonly #imageBytes: number;
   readonly #ledger: string;
 
-  constructor(story: Story, lab: Lab, options: { folder: string; imageBytes: number }) {
-    this.#story = story;
-    this.#lab = lab;
-    this.#folder = options.folder;
-    this.#imageBytes = options.imageBytes;
-    this.#ledger = join(options.folder, 'flushed.txt');
+  constructor(stage: Stage, imageBytes: number) {
+    this.#stage = stage;
+    this.#imageBytes = imageBytes;
+    this.#ledger = stage.folder.file('flushed.txt');
   }
 
   /** True if everything is what it should be. */
   async run(): Promise<boolean> {
-    await this.#lookAround();
+    await this.#startServer();
     const image = await this.#makeGolden();
-    const writes = planWrites(image.diary, WRITES);
     await this.#makeClones();
-    await this.#splitUnderWrites(writes);
-    await this.#splitUnderReads();
-    await this.#deleteGolden();
-    return this.#prove(image, writes);
+    const plan = new WritePlan(image.diary, PLACES);
+    const client = new DiskClient(await this.#attach(), this.#ledger, plan);
+    await this.#splitUnderWrites(client);
+    const seen = [await this.#splitUnderReads(image), await this.#deleteGolden(image)];
+    const proof = new Proof(this.#stage, image);
+    const isProven = await proof.run({
+      written: WRITTEN,
+      writes: plan.content(client.flushedCount),
+      writeCount: client.flushedCount,
+      untouched: [READ, QUIET],
+    });
+    return isProven && seen.every((verdict) => verdict);
   }
 
   // -- what is there
 
-  async #lookAround(): Promise<void> {
-    const lab = this.#lab;
-    this.#story.chapter('The store');
-    const found = await this.#story.task(
-      'open the store',
-      (progress) => lab.open(() => progress('another run has it: waiting for its end')),
-      (what) => {
-        if (what === 'new') return `a new file, ${lab.storePath}`;
-        if (what === 'unfinished') return 'a run was killed while it made the store: made anew';
-        return lab.store.stats().recovered
-          ? 'there from a run that was killed'
-          : 'there, and whole';
-      },
-    );
-    if (found !== 'found') return;
-    for (const { message } of lab.events) this.#story.say(`the store says: ${message}`);
-    const names = lab.store.list().map(({ name, backing, split }) => {
-      if (split === undefined) return backing === undefined ? name : `${name} (over ${backing})`;
-      return `${name} (split, at ${formatPercent(split.positionBytes, split.endBytes)})`;
+  async #startServer(): Promise<void> {
+    const { story, folder, server, keiki } = this.#stage;
+    story.chapter('The server');
+    await server.endEarlier(() => undefined);
+    const isFound = existsSync(folder.store);
+    if (isFound && findDiskImage(folder) === undefined) {
+      story.say('there is a store, but its golden image is gone: it goes, too');
+      rmSync(folder.store);
+    }
+    story.command(keiki.environmentLine);
+    story.command(`${server.commandLine} &`);
+    const start = performance.now();
+    const lines = await server.start(() => undefined);
+    const ready = `ready in ${formatMs(performance.now() - start)}, process ${server.processId}`;
+    const vdisks = await server.vdisks();
+    if (!isFound) {
+      story.figures(`${ready}; the store is a new file, its log is ${folder.log}`);
+      return;
+    }
+    const recovered = lines.find((line) => line.includes(' store-recovered: '));
+    story.figures(`${ready}; the store is there from an earlier run`);
+    if (recovered !== undefined) story.figures(recovered.replace(/^.* store-recovered: /, ''));
+    const names = vdisks.map(({ name, backing, split }) => {
+      if (split !== null) return `${name} (in mid-split)`;
+      return backing === null ? name : `${name} (over ${backing})`;
     });
-    this.#story.say(names.length === 0 ? 'it is empty' : `it has ${names.join(', ')}`);
-    if (findDiskImage(this.#folder) !== undefined || names.length === 0) return;
-    await this.#story.task(
-      'the golden image is gone: a new store',
-      async () => {
-        await lab.close();
-        rmSync(lab.storePath);
-        return lab.open();
-      },
-      () => lab.storePath,
-    );
+    story.figures(names.length === 0 ? 'it is empty' : `it has ${names.join(', ')}`);
   }
 
   // -- golden disk
 
   async #makeGolden(): Promise<DiskImage> {
-    const story = this.#story;
+    const { story, folder, keiki } = this.#stage;
     story.chapter('A golden disk');
-    const found = findDiskImage(this.#folder);
+    const found = findDiskImage(folder);
     const image =
       found ??
       (await story.task(
-        'mke2fs -d: files of this machine, as ext4',
-        (progress) => makeDiskImage(this.#folder, this.#imageBytes, progress),
+        'sfdisk, mke2fs -d: files of this machine',
+        (progress) => makeDiskImage(folder, this.#imageBytes, progress),
         ({ fileCount, fileBytes }) => `${fileCount} files, ${formatBytes(fileBytes)}`,
       ));
-    const facts = `${formatBytes(image.sizeBytes)}, sha256 ${image.sha256.slice(0, 16)}…`;
-    story.say(found === undefined ? `the image: ${facts}` : `the image is there: ${facts}`);
-    if (this.#has(SNAPSHOT) || this.#has(WRITTEN)) {
+    const at = `ext4 in a GPT partition at ${formatBytes(image.partition.offset)}`;
+    const facts = `${formatBytes(image.sizeBytes)}, ${at}, sha256 ${image.sha256.slice(0, 16)}…`;
+    story.say(found === undefined ? `the disk: ${facts}` : `the disk is there: ${facts}`);
+    if ((await this.#has(SNAPSHOT)) || (await this.#has(WRITTEN))) {
       story.say('imported and snapshot by an earlier run');
       return image;
     }
-    if (this.#has(GOLDEN)) {
-      story.say('golden has no snapshot: its import was killed. It goes, and comes again');
-      await this.#lab.store.delete(GOLDEN);
-      await this.#lab.store.idle();
+    // An import that was killed has left nothing: what has the name is whole.
+    if (await this.#has(GOLDEN)) {
+      story.say('imported by an earlier run');
+    } else {
+      const { seconds } = await keiki.run('import', imagePathIn(folder), GOLDEN);
+      const { mappedBytes } = await this.#stage.server.show(GOLDEN);
+      story.figures(`${formatRate(mappedBytes, seconds)}; zeros take no space`);
     }
-    await this.#import(image);
-    await story.task(
-      `snapshot ${SNAPSHOT}`,
-      () => this.#lab.store.snapshot([{ vdisk: GOLDEN, snapshot: 'v1' }]),
-      () => 'durable',
-    );
+    const { seconds } = await keiki.run('snapshot', GOLDEN, 'v1');
+    story.figures(`durable, ${formatMs(seconds * 1000)}, most of it the start of a process`);
     return image;
-  }
-
-  async #import(image: DiskImage): Promise<void> {
-    const { store } = this.#lab;
-    await store.createVdisk(GOLDEN, image.sizeBytes);
-    const mapped = (): number => store.show(GOLDEN).mappedBytes;
-    await this.#story.task(
-      'nbdcopy, 4 connections: import as golden',
-      (progress) =>
-        this.#watch(
-          () => progress(formatBytes(mapped())),
-          () =>
-            runToSuccess('nbdcopy', [
-              ...['--flush', '--connections=4'],
-              ...[imagePathIn(this.#folder), this.#lab.uri(GOLDEN)],
-            ]),
-        ),
-      (_, seconds) => formatRate(mapped(), seconds),
-    );
   }
 
   // -- clones
 
   async #makeClones(): Promise<void> {
-    const { store } = this.#lab;
-    const story = this.#story;
+    const { story, keiki, server } = this.#stage;
     story.chapter('Three clones');
-    const missing = CLONES.filter((name) => !this.#has(name));
+    const missing: string[] = [];
+    for (const name of CLONES) if (!(await this.#has(name))) missing.push(name);
     if (missing.length === 0) {
       story.say(`${CLONES.join(', ')} are there`);
       return;
     }
-    const before = await this.#lab.usedBytes();
+    const before = await server.usedBytes();
     if (missing.includes(WRITTEN)) rmSync(this.#ledger, { force: true });
-    for (const name of missing) {
-      await story.task(
-        `clone ${name}`,
-        () => store.clone(SNAPSHOT, name),
-        ({ sizeBytes }) => `a disk of ${formatBytes(sizeBytes)}`,
-      );
+    const { seconds } = await keiki.run('clone', SNAPSHOT, ...missing);
+    const cost = Math.max(0, (await server.usedBytes()) - before);
+    const size = formatBytes((await server.show(WRITTEN)).sizeBytes);
+    const disks = missing.length === 1 ? 'a disk' : `${missing.length} disks`;
+    const grown = `the store has grown by ${formatBytes(cost)}: all holes`;
+    story.figures(`${disks} of ${size} in ${formatMs(seconds * 1000)}; ${grown}`);
+    const { code } = await keiki.tryToRun('delete', SNAPSHOT);
+    if (code !== EXIT_IN_USE) throw new Error(`${SNAPSHOT} under its clones: exit code ${code}`);
+    story.figures(`refused, as it must be: exit code ${code}`);
+  }
+
+  /** Its own socket for the clone that is written to. @returns where clients find it */
+  async #attach(): Promise<string> {
+    const { story, keiki, server, folder } = this.#stage;
+    story.chapter('Clients');
+    const attached = async (): Promise<string | undefined> => {
+      const { attachments } = await server.api.call('listAttachments', {});
+      return attachments.find(({ vdisk }) => vdisk === WRITTEN)?.uri;
+    };
+    let uri = await attached();
+    if (uri === undefined) {
+      await keiki.run('attach', WRITTEN, '--socket', folder.socket('web.sock'));
+      uri = await attached();
+    } else {
+      story.say(`${WRITTEN} has a socket of its own from an earlier run: ${uri}`);
     }
-    const cost = Math.max(0, (await this.#lab.usedBytes()) - before);
-    const disks = missing.length === 1 ? 'disk' : 'disks';
-    story.say(
-      `the store has grown by ${formatBytes(cost)} for ${missing.length} ${disks}: all holes`,
-    );
-    try {
-      await store.delete(SNAPSHOT);
-      throw new Error(`${SNAPSHOT} was deleted under its clones`);
-    } catch (error) {
-      if (!isStoreError(error, 'in-use')) throw error;
-      story.say(`deleting ${SNAPSHOT} now is refused: ${error.message}`);
-    }
+    if (uri === undefined) throw new Error(`${WRITTEN} is attached, and not listed so`);
+    story.say(`${READ} and ${QUIET} are reached by name on the socket of all: ${server.uri(READ)}`);
+    return uri;
   }
 
   // -- split
 
   /** The copy split of the first clone, while qemu-io writes to it. */
-  async #splitUnderWrites(writes: readonly PlannedWrite[]): Promise<void> {
-    const story = this.#story;
-    const { store } = this.#lab;
+  async #splitUnderWrites(client: DiskClient): Promise<void> {
+    const { story, server, keiki } = this.#stage;
     story.chapter('Split, while clients go on');
-    const flushed = this.#flushedWrites();
-    if (flushed > 0) await this.#checkFlushed(writes.slice(0, flushed));
-    const qemuIo = new QemuIo(this.#lab.uri(WRITTEN));
-    let during = 0;
-    const write = async (from: number, to: number): Promise<void> => {
-      for (let at = from; at < to; at += BATCH) {
-        const batch = writes.slice(at, at + BATCH);
-        await qemuIo.tell([...batch.map(toCommand), 'flush']);
-        appendFileSync(this.#ledger, `${at + batch.length}\n`);
-        if (store.show(WRITTEN).split !== undefined) during += batch.length;
-      }
-    };
-    const rest = Math.max(flushed, BATCH);
-    const told = (): string => `${writes.length - flushed} writes, ${during} answered in mid-split`;
-    const before = store.stats().splitBlocksFilled;
-    // The first are there before the split: it must not touch them.
-    await write(flushed, Math.min(rest, writes.length));
-    if (store.show(WRITTEN).backing === undefined) {
+    if (client.flushedCount > 0) await this.#readBack(client);
+    const before = await server.stats();
+    const isAlone = (await server.show(WRITTEN)).backing === null;
+    let isOver = isAlone;
+    let batches = 0;
+    // Some are there before the split: it must not touch them.
+    let warm: () => void = () => undefined;
+    const isWarm = new Promise<void>((resolve) => {
+      warm = resolve;
+    });
+    const from = client.flushedCount;
+    const start = performance.now();
+    const writing = client.write(
+      () => isOver,
+      () => {
+        if (++batches === WARM_UP_BATCHES) warm();
+      },
+    );
+    // It is awaited below; should it fail before, that is told there.
+    writing.catch(() => undefined);
+    story.say(`qemu-io writes to ${WRITTEN}, with a FLUSH behind each eight writes, all the while`);
+    if (isAlone) {
       story.say(`${WRITTEN} stands alone already`);
-      if (rest < writes.length) {
-        await story.task(`qemu-io writes to ${WRITTEN}`, () => write(rest, writes.length), told);
-      }
     } else {
-      await story.task(
-        `copy split of ${WRITTEN}, qemu-io writes to it`,
-        (progress) => this.#split(WRITTEN, 'copy', progress, () => write(rest, writes.length)),
-        (splitMs) => {
-          const bytes = (store.stats().splitBlocksFilled - before) * BLOCK_BYTES;
-          return `${formatRate(bytes, splitMs / 1000)}, split in ${formatMs(splitMs)}; ${told()}`;
-        },
-      );
+      await Promise.race([isWarm, writing]);
+      try {
+        await keiki.run('split', WRITTEN, '--wait');
+      } finally {
+        isOver = true;
+      }
     }
-    await qemuIo.close();
+    await writing;
+    const seconds = (performance.now() - start) / 1000;
+    const writes = client.flushedCount - from;
+    if (!isAlone) {
+      const after = await server.stats();
+      const bytes = (after.splitBlocksFilled - before.splitBlocksFilled) * BLOCK_BYTES;
+      await this.#tellSplit(WRITTEN, bytes, client);
+    }
+    story.figures(`${writes} writes in ${formatMs(seconds * 1000)}, each answered, all flushed`);
   }
 
   /** The share splits of the others, while nbdcopy reads one of them. */
-  async #splitUnderReads(): Promise<void> {
-    const { store } = this.#lab;
-    const reader = (): Promise<string> => hashExport(this.#lab.uri(READ));
+  async #splitUnderReads(image: DiskImage): Promise<boolean> {
+    const { story, server, keiki } = this.#stage;
+    let isProven = true;
     for (const name of [READ, QUIET]) {
-      if (store.show(name).backing === undefined) {
-        this.#story.say(`${name} stands alone already`);
+      if ((await server.show(name)).backing === null) {
+        story.say(`${name} stands alone already`);
         continue;
       }
-      await this.#story.task(
-        `share split of ${name}${name === READ ? ', nbdcopy reads it' : ''}`,
-        (progress) => this.#split(name, 'share', progress, name === READ ? reader : undefined),
-        (splitMs) => {
-          const shared = formatBytes(store.show(name).sharedBytes);
-          return `split in ${formatMs(splitMs)}; ${shared} shared, nothing copied`;
-        },
-      );
+      const split = async (): Promise<void> => {
+        await keiki.run('split', name, '--mode', 'share', '--wait');
+        await this.#tellSplit(name);
+        const { sharedBytes } = await server.show(name);
+        story.figures(`${formatBytes(sharedBytes)} shared with golden, by counts: nothing copied`);
+      };
+      if (name === READ) isProven = await this.#whileRead(name, image, split);
+      else await split();
     }
+    return isProven;
   }
 
-  /**
-   * Splits, or takes up the split of an earlier run, while a client works.
-   * @returns milliseconds until the disk stood alone
-   */
-  async #split(
-    name: string,
-    mode: 'copy' | 'share',
-    progress: (text: string) => void,
-    client: () => Promise<unknown> = () => Promise.resolve(),
-  ): Promise<number> {
-    const start = performance.now();
-    const job = await this.#lab.store.split(name, { mode });
-    const tell = (): void => {
-      const state = job.state();
-      if (state !== undefined) progress(formatPercent(state.positionBytes, state.endBytes));
-    };
-    return this.#watch(tell, async () => {
-      const splitMs = job.done.then(() => performance.now() - start);
-      await Promise.all([splitMs, client()]);
-      return splitMs;
-    });
+  /** True if a client that reads the disk from end to end meanwhile sees the golden one. */
+  async #whileRead(name: string, image: DiskImage, act: () => Promise<void>): Promise<boolean> {
+    const { story, server } = this.#stage;
+    story.say(`nbdcopy reads ${name} all the while`);
+    const reading = hashExport(server.uri(name));
+    // It is awaited below; should it fail before, that is told there.
+    reading.catch(() => undefined);
+    await act();
+    const isSame = (await reading) === image.sha256;
+    return story.proof(isSame, `what nbdcopy has read of ${name} meanwhile is the golden disk`);
+  }
+
+  /** What the server's job says of the split that has just been done. */
+  async #tellSplit(name: string, filledBytes?: number, client?: DiskClient): Promise<void> {
+    const { jobs } = await this.#stage.server.api.call('listJobs', {});
+    const job = jobs.findLast(({ kind, vdisk }) => kind === 'split' && vdisk === name);
+    if (job === undefined || job.endedAt === null) return;
+    const [from, to] = [Date.parse(job.startedAt), Date.parse(job.endedAt)];
+    const parts = [`split in ${formatMs(to - from)}`];
+    if (filledBytes !== undefined) parts.push(formatRate(filledBytes, (to - from) / 1000));
+    const during = client?.answeredBetween(from, to);
+    if (during !== undefined) parts.push(`${during} writes were answered in mid-split`);
+    this.#stage.story.figures(parts.join('; '));
   }
 
   /** What an earlier run's client was told is durable must be there. */
-  async #checkFlushed(writes: readonly PlannedWrite[]): Promise<void> {
-    await this.#story.task(
+  async #readBack(client: DiskClient): Promise<void> {
+    await this.#stage.story.task(
       'qemu-io reads what an earlier run flushed',
-      async () => {
-        const qemuIo = new QemuIo(this.#lab.uri(WRITTEN));
-        await qemuIo.tell(writes.map(toReadCommand));
-        await qemuIo.close();
-      },
-      () => `${writes.length} writes, all there`,
+      () => client.readBack(),
+      () => `${client.surelyThere.length} writes, all there`,
     );
-  }
-
-  #flushedWrites(): number {
-    if (!existsSync(this.#ledger)) return 0;
-    // A line without its end was being written: the batch is done again.
-    const lines = readFileSync(this.#ledger, 'utf8').split('\n').slice(0, -1);
-    return Number(lines.at(-1) ?? 0);
   }
 
   // -- the end of the golden disk
 
-  async #deleteGolden(): Promise<void> {
-    const { store } = this.#lab;
-    const story = this.#story;
+  async #deleteGolden(image: DiskImage): Promise<boolean> {
+    const { story, server, keiki } = this.#stage;
     story.chapter('The golden disk goes');
-    const before = await this.#lab.usedBytes();
-    const names = [SNAPSHOT, GOLDEN].filter((name) => this.#has(name));
-    if (names.length === 0) story.say('an earlier run has deleted it');
-    await story.task(
-      names.length === 0
-        ? 'give back what is left'
-        : `delete ${names.join(', ')}; nbdcopy reads ${QUIET}`,
-      async () => {
-        const reading = names.length === 0 ? undefined : hashExport(this.#lab.uri(QUIET));
-        for (const name of names) await store.delete(name);
-        await store.idle();
-        await reading;
-      },
-      () => 'the space it alone had is back',
-    );
-    const after = await this.#lab.usedBytes();
-    story.say(`in use: ${formatBytes(before)} before, ${formatBytes(after)} after`);
-    const shared = formatBytes(store.show(QUIET).sharedBytes);
-    story.say(`${READ} and ${QUIET} go on with ${shared} that were golden's, and now are theirs`);
-  }
-
-  #prove(image: DiskImage, writes: readonly PlannedWrite[]): Promise<boolean> {
-    const proof = new Proof(this.#story, this.#lab, this.#folder);
-    return proof.run(image, { written: WRITTEN, untouched: [READ, QUIET], writes });
-  }
-
-  // --
-
-  #has(name: string): boolean {
-    return this.#lab.find(name) !== undefined;
-  }
-
-  async #watch<T>(tell: () => void, work: () => Promise<T>): Promise<T> {
-    const timer = setInterval(tell, POLL_MS);
-    try {
-      return await work();
-    } finally {
-      clearInterval(timer);
+    const before = await server.usedBytes();
+    const names: string[] = [];
+    for (const name of [SNAPSHOT, GOLDEN]) if (await this.#has(name)) names.push(name);
+    let isProven = true;
+    if (names.length === 0) {
+      story.say('an earlier run has deleted it');
+    } else {
+      isProven = await this.#whileRead(QUIET, image, async () => {
+        await keiki.run('delete', ...names);
+      });
     }
+    const after = await server.usedBytes();
+    story.figures(`the store: ${formatBytes(before)} before, ${formatBytes(after)} after`);
+    const shared = formatBytes((await server.show(QUIET)).sharedBytes);
+    story.figures(`${READ} and ${QUIET} go on with ${shared} that were golden's, and are theirs`);
+    return isProven;
   }
-}
 
-function toCommand({ offset, length, pattern }: PlannedWrite): string {
-  return `write -q -P ${pattern} ${offset} ${length}`;
-}
-
-function toReadCommand({ offset, length, pattern }: PlannedWrite): string {
-  return `read -q -P ${pattern} ${offset} ${length}`;
+  async #has(name: string): Promise<boolean> {
+    return (await this.#stage.server.find(name)) !== undefined;
+  }
 }

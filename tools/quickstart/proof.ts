@@ -3,92 +3,100 @@
  * the store is not asked, but read by clients that know nothing of it.
  */
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { type DiskImage, imagePathIn } from './disk-image.js';
-import type { Lab } from './lab.js';
-import { hashExport, runProgram, runToSuccess } from './programs.js';
-import { formatRate, type Story } from './story.js';
+import { type DiskImage, fileSystemIn, imagePathIn } from './disk-image.js';
+import type { Stage } from './main-job.js';
+import { hashExport, runProgram } from './programs.js';
+import { formatRate } from './story.js';
 import { hashAfter, type PlannedWrite } from './write-plan.js';
 
 export interface Expected {
-  /** The clone that a client wrote to, and what it wrote. */
+  /** The clone that a client wrote to, and what of its writes is there. */
   readonly written: string;
   readonly writes: readonly PlannedWrite[];
+  /** All of them, those among them that later ones have overwritten. */
+  readonly writeCount: number;
   readonly untouched: readonly string[];
 }
 
 export class Proof {
-  readonly #story: Story;
-  readonly #lab: Lab;
-  readonly #folder: string;
+  readonly #stage: Stage;
+  readonly #image: DiskImage;
 
-  constructor(story: Story, lab: Lab, folder: string) {
-    this.#story = story;
-    this.#lab = lab;
-    this.#folder = folder;
+  constructor(stage: Stage, image: DiskImage) {
+    this.#stage = stage;
+    this.#image = image;
   }
 
-  async run(image: DiskImage, { written, untouched, writes }: Expected): Promise<boolean> {
-    this.#story.chapter('Proof');
-    const verdicts = [await this.#isSound(), this.#standAlone([written, ...untouched])];
+  /** The server is stopped at the end, as its store is checked offline. */
+  async run({ written, untouched, writes, writeCount }: Expected): Promise<boolean> {
+    const { story, folder } = this.#stage;
+    story.chapter('Proof');
+    const verdicts = [await this.#standAlone([written, ...untouched])];
     for (const name of untouched) {
-      verdicts.push(await this.#hasHash(name, image.sha256, 'the golden image, bit by bit'));
+      const what = 'the golden disk, bit by bit';
+      verdicts.push(await this.#hasHash(name, this.#image.sha256, what));
     }
-    const sha256 = await hashAfter(imagePathIn(this.#folder), writes);
-    const what = `the golden image with the ${writes.length} writes, and nothing else`;
+    const sha256 = await hashAfter(imagePathIn(folder), writes);
+    const what = `the golden disk with the client's ${writeCount} writes, and nothing else`;
     verdicts.push(await this.#hasHash(written, sha256, what));
-    verdicts.push(await this.#isCleanFileSystem(written));
+    verdicts.push(await this.#isCleanDisk(written));
+    verdicts.push(await this.#isSound());
     return verdicts.every((verdict) => verdict);
   }
 
-  async #isSound(): Promise<boolean> {
-    const lab = this.#lab;
-    const report = await this.#story.task(
-      'close the store, check it, open it again',
-      async () => {
-        await lab.close();
-        const checked = await lab.check();
-        await lab.open();
-        return checked;
-      },
-      ({ counts, faultCount }) => `${counts.blocksChecked} blocks checked, ${faultCount} faults`,
-    );
-    for (const { message } of report.faults.slice(0, 10)) this.#story.say(message);
-    const what = 'the store is sound: every pointer, checksum, map bit, count and owner';
-    return this.#story.proof(report.ok, what);
-  }
-
-  #standAlone(clones: readonly string[]): boolean {
-    const infos = this.#lab.store.list();
-    const names = infos.map(({ name }) => name).sort();
+  async #standAlone(clones: readonly string[]): Promise<boolean> {
+    const { story, server, keiki } = this.#stage;
+    await keiki.run('list');
+    const vdisks = await server.vdisks();
+    const names = vdisks.map(({ name }) => name).sort();
     const isAlone =
       names.join() === [...clones].sort().join() &&
-      infos.every(({ backing, split }) => backing === undefined && split === undefined);
-    return this.#story.proof(isAlone, 'three disks, none with a backing store; golden is gone');
+      vdisks.every(({ backing, split }) => backing === null && split === null);
+    return story.proof(isAlone, 'three disks, none with a backing store; golden is gone');
   }
 
   async #hasHash(name: string, expected: string, what: string): Promise<boolean> {
-    const { sizeBytes } = this.#lab.store.show(name);
-    const hash = await this.#story.task(
+    const { story, server } = this.#stage;
+    const { sizeBytes } = await server.show(name);
+    const hash = await story.task(
       `nbdcopy | sha256: ${name}`,
-      () => hashExport(this.#lab.uri(name)),
+      () => hashExport(server.uri(name)),
       (sha256, seconds) => `${sha256.slice(0, 16)}…, ${formatRate(sizeBytes, seconds)}`,
     );
-    return this.#story.proof(hash === expected, `${name} is ${what}`);
+    return story.proof(hash === expected, `${name} is ${what}`);
   }
 
-  async #isCleanFileSystem(name: string): Promise<boolean> {
-    const path = join(this.#folder, `${name}.img`);
-    const { code, output } = await this.#story.task(
-      `nbdcopy ${name} to a file; e2fsck -fn`,
-      async () => {
-        await runToSuccess('nbdcopy', [this.#lab.uri(name), path]);
-        return runProgram('e2fsck', ['-fn', path]);
-      },
-      (outcome) => outcome.output.trim().split('\n').at(-1) ?? '',
+  /** Its partition table, and the file system in its partition. */
+  async #isCleanDisk(name: string): Promise<boolean> {
+    const { story, folder, keiki } = this.#stage;
+    const path = folder.file(`${name}.img`);
+    await keiki.run('export', name, path, '--force');
+    const table = await story.task(
+      'sfdisk --verify',
+      () => runProgram('sfdisk', ['--verify', path]),
+      ({ output }) => /No errors detected/.exec(output)?.[0] ?? 'errors',
     );
-    rmSync(path, { force: true });
-    if (code !== 0) this.#story.say(output);
-    return this.#story.proof(code === 0, `the file system of ${name} is clean`);
+    const check = await story.task(
+      'e2fsck -fn',
+      () => runProgram('e2fsck', ['-fn', fileSystemIn(path, this.#image.partition)]),
+      ({ output }) => output.trim().split('\n').at(-1) ?? '',
+    );
+    rmSync(path);
+    const isTableSound = table.code === 0 && /No errors detected/.test(table.output);
+    if (!isTableSound) story.said(table.output);
+    if (check.code !== 0) story.said(check.output);
+    const isSound = isTableSound && check.code === 0;
+    return story.proof(isSound, `the partition table and the file system of ${name} are sound`);
+  }
+
+  async #isSound(): Promise<boolean> {
+    const { story, server, keiki, folder } = this.#stage;
+    const { processId } = server;
+    story.command(`kill -TERM ${processId}`);
+    const serverCode = await server.stop();
+    story.figures(`the server has ended with ${serverCode}: all is durable, the store is closed`);
+    const { code } = await keiki.tryToRun('check', folder.store);
+    const what = 'the store is sound: every pointer, checksum, map bit, count and owner';
+    return story.proof(serverCode === 0 && code === 0, what);
   }
 }

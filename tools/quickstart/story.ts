@@ -1,13 +1,15 @@
 /**
- * Tells the main job as a story: chapters, lines, and tasks with what they took.
- * On a terminal a task shows its progress in place, and there are colours; elsewhere neither.
+ * Tells the main job as a story: chapters, lines, commands with what they said, and tasks with the
+ * time they took. On a terminal a task shows its progress in place, and there are colours;
+ * elsewhere neither.
  */
 import { formatBytes } from '../../src/base/units.js';
 
 const WHAT_COLUMNS = 46;
 
 export class Story {
-  readonly #isTerminal = process.stdout.isTTY;
+  readonly isTerminal = process.stdout.isTTY && process.env.TERM !== 'dumb';
+  readonly #hasColours = this.isTerminal && (process.env.NO_COLOR ?? '') === '';
   readonly #startMs = performance.now();
   #chapters = 0;
 
@@ -19,8 +21,29 @@ export class Story {
     this.#print(`\n${this.#paint('1', `${++this.#chapters}. ${text}`)}`);
   }
 
+  /** A heading that is no step. */
+  heading(text: string): void {
+    this.#print(`\n${this.#paint('1', text)}`);
+  }
+
   say(text: string): void {
-    for (const line of text.split('\n')) this.#print(`   ${line}`);
+    for (const line of text.split('\n')) this.#print(`   ${line}`.trimEnd());
+  }
+
+  /** A command that is run, as a reader can type it. */
+  command(line: string): void {
+    this.#print(`   ${this.#paint('36', `$ ${line}`)}`);
+  }
+
+  /** What a command has said. */
+  said(text: string): void {
+    if (text.trim() === '') return;
+    for (const line of text.trimEnd().split('\n')) this.#print(`     ${line}`.trimEnd());
+  }
+
+  /** What came of a command: figures, and the next thing to know. */
+  figures(text: string): void {
+    this.#print(`     ${this.#paint('2', `-> ${text}`)}`);
   }
 
   /** Does the work; prints what it was, what came of it, and the time it took. */
@@ -57,17 +80,17 @@ export class Story {
   }
 
   #progress(what: string, text: string): void {
-    if (!this.#isTerminal) return;
+    if (!this.isTerminal) return;
     this.#clearLine();
     process.stdout.write(`   ${what.padEnd(WHAT_COLUMNS)} ${this.#paint('2', text)}`);
   }
 
   #clearLine(): void {
-    if (this.#isTerminal) process.stdout.write('\r\u001b[K');
+    if (this.isTerminal) process.stdout.write('\r\u001b[K');
   }
 
   #paint(code: string, text: string): string {
-    return this.#isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text;
+    return this.#hasColours ? `\u001b[${code}m${text}\u001b[0m` : text;
   }
 
   #print(line: string): void {
@@ -81,8 +104,4 @@ export function formatMs(ms: number): string {
 
 export function formatRate(bytes: number, seconds: number): string {
   return `${formatBytes(bytes)}, ${(bytes / 1e6 / Math.max(seconds, 1e-6)).toFixed(0)} MB/s`;
-}
-
-export function formatPercent(part: number, whole: number): string {
-  return `${Math.floor((100 * part) / Math.max(1, whole))} %`;
 }

@@ -1,8 +1,10 @@
 /**
  * What the client writes, all of it known beforehand: so that a run that was killed can go on, and
- * the disk's right content can be told from the golden image alone.
+ * the disk's right content can be told from the golden image and the number of writes alone.
  *
- * 1. The writes do not overlap, lie within the diary, and no two neighbours have the same pattern.
+ * 1. Places do not overlap and lie within the diary. The client goes over all of them, again and
+ *    again: write n is to place n % count, in pass n / count.
+ * 2. Neighbours, and the passes over one place, have different patterns.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -24,26 +26,55 @@ const SHAPES = [
   { skip: 8192, length: 128 * KIB },
 ] as const;
 
-/** So many writes, or fewer if the diary is short, all over it, in a fixed order. */
-export function planWrites(diary: readonly Stretch[], count: number): PlannedWrite[] {
-  const bytes = diary.reduce((sum, { length }) => sum + length, 0);
-  const slotBytes = Math.max(144 * KIB, Math.floor(bytes / count / 4096) * 4096);
-  const writes: PlannedWrite[] = [];
-  for (const { offset, length } of diary) {
-    for (let at = 0; at + slotBytes <= length; at += slotBytes) {
-      const shape = SHAPES[writes.length % SHAPES.length] ?? SHAPES[0];
-      const pattern = 1 + (writes.length % 250);
-      writes.push({ offset: offset + at + shape.skip, length: shape.length, pattern });
+/** A prime, so that steps below it lead to another pattern. */
+const PATTERNS = 251;
+
+export class WritePlan {
+  readonly #places: readonly Stretch[];
+
+  /** So many places, or fewer if the diary is short, all over it, in a fixed order. */
+  constructor(diary: readonly Stretch[], count: number) {
+    const bytes = diary.reduce((sum, { length }) => sum + length, 0);
+    const slotBytes = Math.max(144 * KIB, Math.floor(bytes / count / 4096) * 4096);
+    const places: Stretch[] = [];
+    for (const { offset, length } of diary) {
+      for (let at = 0; at + slotBytes <= length; at += slotBytes) {
+        const shape = SHAPES[places.length % SHAPES.length] ?? SHAPES[0];
+        places.push({ offset: offset + at + shape.skip, length: shape.length });
+      }
     }
+    this.#places = scatter(places);
   }
-  return scatter(writes);
+
+  /** Writes of one pass. */
+  get placeCount(): number {
+    return this.#places.length;
+  }
+
+  /** Writes `from` to `to`, in their order. */
+  writes(from: number, to: number): PlannedWrite[] {
+    return Array.from({ length: to - from }, (_, index) => this.#write(from + index));
+  }
+
+  /** What the places hold after so many writes: for each the last one. */
+  content(writeCount: number): PlannedWrite[] {
+    return this.writes(Math.max(0, writeCount - this.placeCount), writeCount);
+  }
+
+  #write(number: number): PlannedWrite {
+    const index = number % this.placeCount;
+    const pass = Math.floor(number / this.placeCount);
+    const place = this.#places[index];
+    if (place === undefined) throw new Error('the diary is too short for a single write');
+    return { ...place, pattern: 1 + ((index * 7 + pass * 13) % PATTERNS) };
+  }
 }
 
 /** Neighbours come far apart: some before the split gets there, some after. */
-function scatter(writes: readonly PlannedWrite[]): PlannedWrite[] {
+function scatter(places: readonly Stretch[]): Stretch[] {
   const rounds = 8;
   return Array.from({ length: rounds }, (_, round) =>
-    writes.filter((_write, index) => index % rounds === round),
+    places.filter((_place, index) => index % rounds === round),
   ).flat();
 }
 
