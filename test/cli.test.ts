@@ -156,6 +156,19 @@ test('an import that is interrupted, or cut short, leaves nothing', async () => 
   });
   importing.process.kill('SIGINT');
   assertEnded(await importing.ended, 130, /ended by SIGINT/);
+  // Of a pipe that says no size, by a signal that nobody can answer to.
+  const killed = lab.start(['import', '-', 'half']);
+  killed.process.stdin?.write(Buffer.alloc(32 * MIB, 1));
+  const half = async (): Promise<Job | undefined> =>
+    (await lab.api.call('listJobs', {})).jobs.find(({ vdisk }) => vdisk === 'half');
+  await killed.until(async () => {
+    const job = await half();
+    return job?.endedAt === null && job.doneBytes > 16 * MIB;
+  });
+  assert.equal((await half())?.totalBytes, null);
+  killed.process.kill('SIGKILL');
+  await killed.ended;
+  while ((await half())?.endedAt === null);
   writeFileSync(lab.path('cut.qcow2'), readFileSync(lab.path('a.qcow2')).subarray(0, 2 * MIB));
   const [cut, short, long, empty] = await Promise.all([
     lab.run(`import ${lab.path('cut.qcow2')} half`),

@@ -53,11 +53,6 @@ export class ApiClient {
     return (await this.#json(response)) as AnswerOf<K>;
   }
 
-  /** A client of its own for what has to be ended once it is begun: no signal ends it. */
-  uninterrupted(): ApiClient {
-    return new ApiClient({ ...this.#options, signal: new AbortController().signal });
-  }
-
   /** The answer as it comes. @throws {CommandError} */
   async stream<K extends RouteId>(id: K, ask: Ask<K>, accept: string): Promise<ApiStream> {
     const response = await this.#send(id, ask, accept, undefined);

@@ -173,6 +173,56 @@ describe('content over the API', () => {
     assert.equal(lab.store.list().length, before);
   });
 
+  it('imports into a vdisk that is as large as its stream', async () => {
+    const create = (name: string, body: Buffer, type = RAW_TYPE) =>
+      lab.call('PUT', `/v1/vdisks/${name}/data?create=true`, {
+        body,
+        headers: { 'content-type': type },
+      });
+    const bytes = content().subarray(0, MIB + 5001);
+    const raw = await create('grown', bytes);
+    assert.deepEqual([raw.status, raw.body.sizeBytes], [200, MIB + 5120]);
+    const padded = Buffer.concat([bytes, Buffer.alloc(5120 - 5001)]);
+    assert.ok((await read('/v1/vdisks/grown/data', RAW_TYPE)).equals(padded));
+    // Past every size that it grows to, to data at 5 GiB, and then a hole.
+    const at = 5 * 1024 * MIB + 512;
+    const pieces: SparsePiece[] = [
+      { kind: 'data', offset: 60 * MIB - 7, bytes: Buffer.alloc(6 * MIB, 3) },
+      { kind: 'data', offset: at, bytes: Buffer.alloc(70_000, 4) },
+    ];
+    const sparse = await create('sparse', await encoded(pieces, at + MIB + 1), SPARSE_TYPE);
+    assert.deepEqual([sparse.status, sparse.body.sizeBytes], [200, at + MIB + 512]);
+    const first = await read(`/v1/vdisks/sparse/data?offset=${60 * MIB - 8}&length=9`, RAW_TYPE);
+    assert.deepEqual([...first], [0, 3, 3, 3, 3, 3, 3, 3, 3]);
+    const last = await read(`/v1/vdisks/sparse/data?offset=${at + 69_999}`, RAW_TYPE);
+    assert.deepEqual([last.length, last[0], last[1]], [MIB + 512 - 69_999, 4, 0]);
+    const shrunk = await create('tail', await encoded([], 3 * 1024 * MIB), SPARSE_TYPE);
+    assert.equal(shrunk.body.sizeBytes, 3 * 1024 * MIB);
+    for (const name of ['grown', 'sparse', 'tail']) {
+      assert.equal((await lab.call('DELETE', `/v1/vdisks/${name}`)).status, 204);
+    }
+  });
+
+  it('leaves nothing of a vdisk that grows with a stream which is refused or cut off', async () => {
+    const before = lab.store.list().length;
+    const put = (query: string, body: Buffer, type = RAW_TYPE) =>
+      lab.call('PUT', `/v1/vdisks/half/data?${query}`, { body, headers: { 'content-type': type } });
+    const empty = Buffer.alloc(0);
+    assertProblem(await put('create=true', empty), 'invalid', /without a byte/);
+    assertProblem(await put('create=yes', empty), 'invalid', /query\/create/);
+    const both = await put('create=true&createSizeBytes=512', empty);
+    assertProblem(both, 'invalid', /create leaves it to the stream/);
+    const beyond = await encoded([{ kind: 'zero', offset: 2 ** 50, length: 512 }], 2 ** 50 + 512);
+    assertProblem(await put('create=true', beyond, SPARSE_TYPE), 'invalid', /as no vdisk does/);
+    const endless = await encoded([], 2 ** 50 + 512);
+    assertProblem(await put('create=true', endless, SPARSE_TYPE), 'invalid', /1 PiB/);
+    sendPart('/v1/vdisks/gone/data?create=true', content().subarray(0, MIB), 'destroy');
+    await until(async () =>
+      (await jobs()).some(({ vdisk, endedAt }) => vdisk === 'gone' && endedAt),
+    );
+    await until(() => Promise.resolve(lab.store.list().length === before));
+  });
+
   it('shows nobody what is half imported, and cancels it', async () => {
     const request = sendPart(`/v1/vdisks/part/data?createSizeBytes=${SIZE}`, content(), 'wait');
     const answered = new Promise<number | undefined>((resolve) => {

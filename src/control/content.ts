@@ -6,7 +6,7 @@
  */
 import { isAllZero } from '../base/checksum.js';
 import { StoreError } from '../base/store-error.js';
-import { BLOCK_BYTES, GIB, MIB } from '../base/units.js';
+import { BLOCK_BYTES, GIB, MIB, VDISK_BYTES_MAX } from '../base/units.js';
 import type { BlockTarget, Extent } from '../vdisk/block-target.js';
 import type { SparsePiece } from './sparse-stream.js';
 
@@ -101,6 +101,26 @@ export async function* rawPieces(
   }
 }
 
+/** What a vdisk that grows with its stream begins with. */
+export const GROWTH_BYTES_MIN = 64 * MIB;
+
+/**
+ * The size that such a vdisk gets to hold this byte's neighbours: a power of two, as the borders
+ * between the heights of trees are, so that no tree is higher than its content.
+ */
+function grownSize(endOffset: number): number {
+  let sizeBytes = GROWTH_BYTES_MIN;
+  while (sizeBytes < endOffset) sizeBytes *= 2;
+  return sizeBytes;
+}
+
+export interface PieceWriterOptions {
+  /** It reads as zeros: none are written. */
+  readonly isNew: boolean;
+  /** Gives the target this size; without it, what goes beyond the end is refused. */
+  readonly grow?: ((sizeBytes: number) => Promise<void>) | undefined;
+}
+
 export interface WriteProgress {
   dataBytes: number;
   zeroBytes: number;
@@ -112,6 +132,7 @@ export interface WriteProgress {
 export class PieceWriter {
   readonly #target: BlockTarget;
   readonly #isNew: boolean;
+  readonly #grow: PieceWriterOptions['grow'];
   readonly progress: WriteProgress = { dataBytes: 0, zeroBytes: 0, position: 0 };
   readonly #free: Uint8Array[] = [];
   readonly #writes = new Set<Promise<void>>();
@@ -120,10 +141,10 @@ export class PieceWriter {
   #start = 0;
   #filled = 0;
 
-  /** @param isNew  it reads as zeros: none are written */
-  constructor(target: BlockTarget, isNew: boolean) {
+  constructor(target: BlockTarget, { isNew, grow }: PieceWriterOptions) {
     this.#target = target;
     this.#isNew = isNew;
+    this.#grow = grow;
   }
 
   /** Everything is written, and durable, when it resolves. What `pieces` throws is thrown. */
@@ -141,15 +162,26 @@ export class PieceWriter {
     await this.#target.flush();
   }
 
-  #checkRange(offset: number, length: number): void {
+  /** @throws {StoreError} invalid */
+  async #makeRoom(endOffset: number): Promise<void> {
     const { name, sizeBytes } = this.#target;
-    if (offset + length <= sizeBytes) return;
-    const message = `${name} has ${sizeBytes} bytes, and the stream goes on beyond them`;
-    throw new StoreError('invalid', message);
+    if (this.#grow === undefined) {
+      const message = `${name} has ${sizeBytes} bytes, and the stream goes on beyond them`;
+      throw new StoreError('invalid', message);
+    }
+    if (endOffset > VDISK_BYTES_MAX) {
+      const message = `the stream goes on beyond ${VDISK_BYTES_MAX} bytes, as no vdisk does`;
+      throw new StoreError('invalid', message);
+    }
+    // Nobody writes while the size changes.
+    await Promise.all(this.#writes);
+    this.#throwFailure();
+    await this.#grow(grownSize(endOffset));
   }
 
   async #data(offset: number, bytes: Uint8Array): Promise<void> {
-    this.#checkRange(offset, bytes.length);
+    const end = offset + bytes.length;
+    if (end > this.#target.sizeBytes) await this.#makeRoom(end);
     for (let taken = 0; taken < bytes.length; ) {
       const at = offset + taken;
       if (this.#filled > 0 && at !== this.#start + this.#filled) await this.#flushBuffer();
@@ -165,10 +197,11 @@ export class PieceWriter {
   }
 
   async #zero(offset: number, length: number): Promise<void> {
-    this.#checkRange(offset, length);
+    const end = offset + length;
+    if (end > this.#target.sizeBytes) await this.#makeRoom(end);
     await this.#flushBuffer();
     this.progress.zeroBytes += length;
-    this.progress.position = offset + length;
+    this.progress.position = end;
     if (!this.#isNew) await this.#begin(() => this.#target.writeZeroes(offset, length));
   }
 

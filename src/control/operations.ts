@@ -170,8 +170,8 @@ export const OPERATIONS = {
     method: 'PUT',
     path: '/v1/vdisks/{name}/data',
     summary:
-      'Writes a stream of content; with createSizeBytes into a new vdisk, which is there when ' +
-      'all of it is',
+      'Writes a stream of content; with createSizeBytes or create into a new vdisk, which is ' +
+      'there when all of it is',
     params: name,
     query: schemas.WriteDataQuery,
     takes: [RAW_TYPE, SPARSE_TYPE],

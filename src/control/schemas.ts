@@ -201,7 +201,11 @@ export const ReadDataQuery = Type.Object(
   strict,
 );
 export const WriteDataQuery = Type.Object(
-  { offset: Type.Optional(Offset), createSizeBytes: Type.Optional(SizeBytes) },
+  {
+    offset: Type.Optional(Offset),
+    createSizeBytes: Type.Optional(SizeBytes),
+    create: Type.Optional(oneOf(['true'], 'A new vdisk, as large as the stream is long')),
+  },
   strict,
 );
 export const WrittenData = Type.Object({

@@ -42,13 +42,17 @@ export async function* encodeSparse(
   yield encodeRecord(KIND_END, endOffset(), 0);
 }
 
-/** @throws {StoreError} invalid: no sparse stream, out of order, or cut off */
+/**
+ * @param onEnd  told where the range ends, when all pieces have been taken
+ * @throws {StoreError} invalid: no sparse stream, out of order, or cut off
+ */
 export async function* decodeSparse(
   chunks: AsyncIterable<Uint8Array>,
+  onEnd: (endOffset: number) => void = () => undefined,
 ): AsyncGenerator<SparsePiece> {
   const decoder = new SparseDecoder();
   for await (const chunk of chunks) yield* decoder.push(chunk);
-  decoder.end();
+  onEnd(decoder.end());
 }
 
 class SparseDecoder {
@@ -80,8 +84,10 @@ class SparseDecoder {
     }
   }
 
-  end(): void {
+  /** @returns what the end record says */
+  end(): number {
     if (!this.#isEnded) throw bad('it was cut off');
+    return this.#offset;
   }
 
   *#takeHead(): Generator<SparsePiece> {

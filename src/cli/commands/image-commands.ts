@@ -1,7 +1,6 @@
 /** Images in and out: import and export. */
-import { randomUUID } from 'node:crypto';
 import { StoreError } from '../../base/store-error.js';
-import { formatBytes, SECTOR_BYTES, TIB } from '../../base/units.js';
+import { formatBytes, SECTOR_BYTES } from '../../base/units.js';
 import type { AnswerOf } from '../../control/operations.js';
 import { encodeSparse, type SparsePiece } from '../../control/sparse-stream.js';
 import { openSink } from '../../env/file-sink.js';
@@ -22,9 +21,6 @@ import { RAW_MEDIA, SPARSE_MEDIA } from '../routes.js';
 import { ANY_NAME_ROW, NEW_NAME_ROW, SIZE_FLAG } from './rows.js';
 
 const FORMATS = ['raw', 'qcow2'] as const;
-/** What a pipe may bring if nobody says how much it will be: what a tree of four levels covers. */
-const GROWING_BYTES = 16 * TIB;
-
 const importCommand: CommandRow = {
   name: 'import',
   summary: 'A new vdisk with the content of a raw or qcow2 image',
@@ -111,61 +107,26 @@ async function importPipe(
     const message = `${stream.name}: qcow2 is read from a file, not from a pipe`;
     throw new CommandError('unsupported', `${message}: save it to a file first`);
   }
-  const isGrowing = size === undefined;
-  const sizeBytes = isGrowing ? GROWING_BYTES : (size as number);
-  const totalBytes = isGrowing ? undefined : sizeBytes;
-  let doneBytes = 0;
-  const chunks = rawDisk(
-    stream,
-    { sizeBytes, isGrowing, checksMark: format === undefined },
-    (at) => {
-      doneBytes = at;
-      progress.update({ doneBytes, totalBytes });
-    },
-  );
-  const body = { type: RAW_MEDIA, chunks };
-  if (!isGrowing) return upload(context, input, sizeBytes, body, progress);
-  const written = await uploadGrowing(context, input.arguments[1] as string, body, () => doneBytes);
-  return answerWritten(context, written, progress);
+  const sizeBytes = size as number | undefined;
+  const chunks = rawDisk(stream, { sizeBytes, checksMark: format === undefined }, (doneBytes) => {
+    progress.update({ doneBytes, totalBytes: sizeBytes });
+  });
+  return upload(context, input, sizeBytes, { type: RAW_MEDIA, chunks }, progress);
 }
 
+/** @param sizeBytes  undefined: as the stream is long */
 async function upload(
   context: Context,
   input: Input,
-  sizeBytes: number,
+  sizeBytes: number | undefined,
   body: UploadBody,
   progress: Progress,
 ): Promise<undefined> {
   const name = input.arguments[1] as string;
-  const ask = { params: { name }, query: { createSizeBytes: sizeBytes } };
+  const query =
+    sizeBytes === undefined ? { create: 'true' as const } : { createSizeBytes: sizeBytes };
+  const ask = { params: { name }, query };
   return answerWritten(context, await context.api.upload(ask, body), progress);
-}
-
-/**
- * Into a vdisk of another name and of GROWING_BYTES, which takes no space for what does not come;
- * at the end it gets its size and its name in one request.
- */
-async function uploadGrowing(
-  context: Context,
-  name: string,
-  body: UploadBody,
-  doneBytes: () => number,
-): Promise<AnswerOf<'writeData'>> {
-  const other = `${name.slice(0, 200)}.import-${randomUUID().slice(0, 8)}`;
-  const ask = { params: { name: other }, query: { createSizeBytes: GROWING_BYTES } };
-  const written = await context.api.upload(ask, body);
-  const api = context.api.uninterrupted();
-  try {
-    const sizeBytes = Math.ceil(doneBytes() / SECTOR_BYTES) * SECTOR_BYTES;
-    const change = { params: { name: other }, body: { name, sizeBytes } };
-    const vdisk = await api.call('changeVdisk', change);
-    return { ...written, name: vdisk.name, sizeBytes: vdisk.sizeBytes };
-  } catch (error) {
-    await api.call('deleteVdisk', { params: { name: other }, query: {} });
-    throw error;
-  } finally {
-    api.close();
-  }
 }
 
 async function answerWritten(
@@ -196,9 +157,8 @@ async function* counting(
 const MARK_BYTES = 68;
 
 interface PipeLimits {
-  readonly sizeBytes: number;
-  /** Fewer bytes are a disk as well. */
-  readonly isGrowing: boolean;
+  /** Undefined: whatever comes is the disk. */
+  readonly sizeBytes: number | undefined;
   readonly checksMark: boolean;
 }
 
@@ -208,7 +168,7 @@ interface PipeLimits {
  */
 async function* rawDisk(
   stream: ByteStream,
-  { sizeBytes, isGrowing, checksMark }: PipeLimits,
+  { sizeBytes, checksMark }: PipeLimits,
   tell: (doneBytes: number) => void,
 ): AsyncGenerator<Uint8Array> {
   let first = checksMark ? new Uint8Array(0) : undefined;
@@ -222,7 +182,7 @@ async function* rawDisk(
       first = undefined;
     }
     doneBytes += chunk.length;
-    if (doneBytes > sizeBytes) {
+    if (sizeBytes !== undefined && doneBytes > sizeBytes) {
       const message = `${stream.name} has more than ${formatExactly(sizeBytes)}`;
       throw new StoreError('invalid', `${message}: give its right --size`);
     }
@@ -231,8 +191,9 @@ async function* rawDisk(
   }
   doneBytes += first?.length ?? 0;
   // A tail shorter than a sector is filled up.
-  if (doneBytes === 0 || (!isGrowing && doneBytes <= sizeBytes - SECTOR_BYTES)) {
-    const whole = isGrowing ? '' : ` of ${sizeBytes}`;
+  const isCut = sizeBytes !== undefined && doneBytes <= sizeBytes - SECTOR_BYTES;
+  if (doneBytes === 0 || isCut) {
+    const whole = sizeBytes === undefined ? '' : ` of ${sizeBytes}`;
     const message = `${stream.name} ended after ${doneBytes}${whole} bytes`;
     throw new StoreError('invalid', `${message}: the disk is not whole`);
   }

@@ -1,6 +1,15 @@
 /** What is in a vdisk: its data in and out, maps, differences. */
+import { SECTOR_BYTES } from '../../base/units.js';
 import type { BlockTarget } from '../../vdisk/block-target.js';
-import { copied, extentsOf, PieceWriter, rawBytes, rawPieces, readPieces } from '../content.js';
+import {
+  copied,
+  extentsOf,
+  GROWTH_BYTES_MIN,
+  PieceWriter,
+  rawBytes,
+  rawPieces,
+  readPieces,
+} from '../content.js';
 import type { ControlPlane } from '../control-plane.js';
 import { isOwnName } from '../exports.js';
 import { type CallOf, type Handlers, StreamAnswer } from '../handler.js';
@@ -156,7 +165,7 @@ interface Written {
 
 async function writeData(plane: ControlPlane, call: CallOf<'writeData'>): Promise<Written> {
   const { name } = call.params;
-  const { createSizeBytes, offset = 0 } = call.query;
+  const { createSizeBytes, create, offset = 0 } = call.query;
   checkNotOwn(name);
   const type = typeOf(call.stream) ?? RAW_TYPE;
   if (type !== RAW_TYPE && type !== SPARSE_TYPE) {
@@ -166,19 +175,25 @@ async function writeData(plane: ControlPlane, call: CallOf<'writeData'>): Promis
   if (type === SPARSE_TYPE && offset > 0) {
     throw new ApiError('invalid', 'a sparse stream says its offsets itself: leave offset out');
   }
-  if (createSizeBytes !== undefined) {
+  if (createSizeBytes !== undefined && create !== undefined) {
+    throw new ApiError('invalid', 'createSizeBytes says the size, create leaves it to the stream');
+  }
+  if (createSizeBytes !== undefined || create !== undefined) {
     return importNew(plane, call, { name, sizeBytes: createSizeBytes, type, offset });
   }
   if (name.includes('@')) throw new ApiError('read-only', `${name} is a snapshot: clone it first`);
   const target = findTarget(plane, name);
-  return plane.exports.alone(name, () =>
-    runImport(plane, call, { target, isNew: false, type, offset, name: () => target.name }),
-  );
+  return plane.exports.alone(name, async () => {
+    const into = { target, isNew: false, type, offset, name: () => target.name };
+    const { dataBytes, zeroBytes } = await runImport(plane, call, into);
+    return { name: target.name, sizeBytes: target.sizeBytes, dataBytes, zeroBytes };
+  });
 }
 
 interface NewImport {
   readonly name: string;
-  readonly sizeBytes: number;
+  /** Undefined: as the stream is long. */
+  readonly sizeBytes: number | undefined;
   readonly type: string;
   readonly offset: number;
 }
@@ -196,16 +211,19 @@ async function importNew(
     throw new ApiError('exists', `${name} exists already`);
   }
   const hidden = `_keiki.import.${options.random.nextU32()}.${options.random.nextU32()}`;
-  await store.createVdisk(hidden, sizeBytes);
+  const isGrowing = sizeBytes === undefined;
+  await store.createVdisk(hidden, sizeBytes ?? GROWTH_BYTES_MIN);
   try {
     const target = exports.target(hidden);
     if (target === undefined) throw new ApiError('internal', 'a new vdisk is not there');
-    const into = { target, isNew: true, type, offset, name: () => name };
-    const written = await runImport(plane, call, into);
+    const grow = isGrowing ? (bytes: number) => store.resize(hidden, bytes) : undefined;
+    const into = { target, isNew: true, grow, type, offset, name: () => name };
+    const { dataBytes, zeroBytes, endOffset } = await runImport(plane, call, into);
+    if (isGrowing) await store.resize(hidden, sizeOf(endOffset));
     await store.rename(hidden, name);
     exports.renamed(hidden, name);
     events.add('vdisk-created', plane.show(name));
-    return written;
+    return { name, sizeBytes: target.sizeBytes, dataBytes, zeroBytes };
   } catch (error) {
     await store.delete(hidden);
     exports.deleted(hidden);
@@ -213,27 +231,47 @@ async function importNew(
   }
 }
 
+/** Of a vdisk whose stream ended there. @throws {ApiError} invalid */
+function sizeOf(endOffset: number): number {
+  if (endOffset > 0) return Math.ceil(endOffset / SECTOR_BYTES) * SECTOR_BYTES;
+  throw new ApiError('invalid', 'the stream has ended without a byte: a vdisk has 512 at least');
+}
+
 interface Import {
   readonly target: BlockTarget;
   readonly isNew: boolean;
+  /** Gives the target another size, as the stream goes on. */
+  readonly grow?: ((sizeBytes: number) => Promise<void>) | undefined;
   readonly type: string;
   readonly offset: number;
   readonly name: () => string;
 }
 
+interface Imported {
+  readonly dataBytes: number;
+  readonly zeroBytes: number;
+  /** Where the stream has ended, in the vdisk. */
+  readonly endOffset: number;
+}
+
 async function runImport(
   plane: ControlPlane,
   { stream, signal, headers }: CallOf<'writeData'>,
-  { target, isNew, type, offset, name }: Import,
-): Promise<Written> {
+  { target, isNew, grow, type, offset, name }: Import,
+): Promise<Imported> {
   const cancelled = new AbortController();
   const either = AbortSignal.any([signal, cancelled.signal]);
   const chunks = streamChunks(stream, either, plane.clock);
-  const pieces = type === SPARSE_TYPE ? decodeSparse(chunks) : rawPieces(chunks, offset);
-  const writer = new PieceWriter(target, isNew);
+  let toldEnd = 0;
+  const onEnd = (endOffset: number): void => {
+    toldEnd = endOffset;
+  };
+  const pieces = type === SPARSE_TYPE ? decodeSparse(chunks, onEnd) : rawPieces(chunks, offset);
+  const writer = new PieceWriter(target, { isNew, grow });
   const given = Number(headers['content-length']);
   const isLengthKnown = type === RAW_TYPE && Number.isSafeInteger(given);
-  const totalBytes = isLengthKnown ? given : isNew ? target.sizeBytes : undefined;
+  const isSizeKnown = isNew && grow === undefined;
+  const totalBytes = isLengthKnown ? given : isSizeKnown ? target.sizeBytes : undefined;
   const done = writer.run(pieces);
   plane.jobs.start({
     kind: 'import',
@@ -247,6 +285,6 @@ async function runImport(
     cancel: () => Promise.resolve(cancelled.abort()),
   });
   await done;
-  const { dataBytes, zeroBytes } = writer.progress;
-  return { name: name(), sizeBytes: target.sizeBytes, dataBytes, zeroBytes };
+  const { dataBytes, zeroBytes, position } = writer.progress;
+  return { dataBytes, zeroBytes, endOffset: Math.max(toldEnd, position) };
 }
