@@ -55,6 +55,7 @@ const GOLDEN: Vdisk = {
   holders: [],
   split: null,
   clientCount: 0,
+  clients: [],
 };
 const SNAPSHOT: Vdisk = {
   ...GOLDEN,
@@ -67,6 +68,7 @@ const WEB: Vdisk = {
   ...GOLDEN,
   name: 'web',
   clientCount: 1,
+  clients: [{ id: 7, peer: 'unix', name: 'web', requestsInFlight: 0, heldBytes: 0 }],
   split: {
     jobId: 'split-1',
     mode: 'copy',
@@ -134,7 +136,7 @@ test('one vdisk: lineage, split, holders, attachment', () => {
       '  split     copy, filling at 42.1 %, 400 B filled',
       '  job       split-1, 1 MiB/s, ETA 1:01',
       '  bad       512 bytes at 4096 cannot be read from the backing store',
-      '  clients   1 NBD client',
+      '  clients   7 (unix)',
       '  attached  nbd+unix:///?socket=/run/w, clients 7 (unix)',
     ],
   );

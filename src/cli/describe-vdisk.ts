@@ -1,6 +1,6 @@
 /** Vdisks, splits and jobs in words for people. Pure. */
 import { formatBytes } from '../base/units.js';
-import type { Attachment, Job, Split, Vdisk } from '../control/schemas.js';
+import type { Attachment, Client, Job, Split, Vdisk } from '../control/schemas.js';
 import { formatCount, formatDuration, formatExactly, formatRate, formatShare } from './figures.js';
 import { type Column, formatFacts, formatTable } from './table.js';
 
@@ -73,10 +73,10 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
   const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));
   if (snapshots.length > 0) lines.push(['snapshots', namesOf(snapshots.map(({ name }) => name))]);
   if (vdisk.holders.length > 0) lines.push(['read by', namesOf(vdisk.holders)]);
-  if (vdisk.clientCount > 0) lines.push(['clients', formatCount(vdisk.clientCount, 'NBD client')]);
+  if (vdisk.clients.length > 0) lines.push(['clients', clientsOf(vdisk.clients)]);
   if (attachment !== undefined) {
-    const clients = attachment.clients.map(({ id, peer }) => `${id} (${peer})`);
-    const who = clients.length === 0 ? 'no client there' : `clients ${clients.join(', ')}`;
+    const clients = clientsOf(attachment.clients);
+    const who = clients === '' ? 'no client there' : `clients ${clients}`;
     lines.push(['attached', `${attachment.uri}, ${who}`]);
   }
   return `${styleName(vdisk.name)}\n${formatFacts(lines)}`;
@@ -99,6 +99,11 @@ const NAMES_SHOWN = 12;
 function namesOf(names: readonly string[]): string {
   if (names.length <= NAMES_SHOWN) return names.join(', ');
   return `${names.slice(0, NAMES_SHOWN).join(', ')} and ${names.length - NAMES_SHOWN} more`;
+}
+
+/** Number and address, as the log and refusals name them. */
+function clientsOf(clients: readonly Client[]): string {
+  return namesOf(clients.map(({ id, peer }) => `${id} (${peer})`));
 }
 
 function splitLines(split: Split, job: Job | undefined): [string, string][] {

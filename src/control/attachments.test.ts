@@ -10,7 +10,7 @@ import { COMMAND, enter, request } from '../../test/support/nbd-script.js';
 import { MIB } from '../base/units.js';
 import { describeAddress } from '../env/listen.js';
 import { nbdUri } from './nbd-uri.js';
-import type { Attachment, Stats } from './schemas.js';
+import type { Attachment, Stats, Vdisk } from './schemas.js';
 
 const PATH = '/v1/vdisks/v/attachment';
 /** Greeting, reply to GO with the export, its acknowledgement. */
@@ -52,7 +52,10 @@ describe('attachments', () => {
   it('refuses to delete a vdisk that clients have open, and names them', async () => {
     await withVdisk(async (lab) => {
       const client = await enterBy(lab.nbdPath, 'v');
-      assert.equal((await lab.call('GET', '/v1/vdisks/v')).body.clientCount, 1);
+      const { body: open } = await lab.call('GET', '/v1/vdisks/v');
+      const held = { requestsInFlight: 0, heldBytes: 0 };
+      assert.deepEqual(open.clients, [{ id: 1, peer: 'unix', name: 'v', ...held }]);
+      assert.equal(open.clientCount, 1);
       const refused = await lab.call('DELETE', '/v1/vdisks/v');
       assert.equal(refused.status, 409);
       assert.equal(refused.body.kind, 'in-use');
@@ -94,6 +97,15 @@ describe('attachments', () => {
         [['v', 'unix']],
       );
       assert.equal((await lab.call('DELETE', '/v1/vdisks/v')).body.kind, 'in-use');
+      // Numbers are of one kind, whichever socket a client came by.
+      const other = await enterBy(lab.nbdPath, 'v');
+      const { clients } = (await lab.call('GET', '/v1/vdisks/v')).body as unknown as Vdisk;
+      assert.deepEqual(
+        clients.map(({ id }) => id),
+        [1, 2],
+      );
+      other.destroy();
+      await until(() => lab.service.plane.exports.clientCount === 1);
       const again = await lab.call('PUT', PATH, { body: { socket: `${socket}2` } });
       assert.equal(again.body.kind, 'in-use');
       const gone = once(client.resume(), 'close');
@@ -104,7 +116,7 @@ describe('attachments', () => {
       const events = (await lab.call('GET', '/v1/events')).body.events as { type: string }[];
       assert.deepEqual(events.map(({ type }) => type).slice(1), [
         'attached',
-        'client-connected',
+        ...['client-connected', 'client-connected', 'client-disconnected'],
         'client-disconnected',
         'detached',
       ]);

@@ -6,6 +6,7 @@ import { StoreError } from '../base/store-error.js';
 import type { Clock, Timer } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
 import type { Random } from '../env/random.js';
+import type { NbdConnection } from '../target/nbd/exports.js';
 import type { NbdMemory } from '../target/nbd/listener.js';
 import type { NbdTls } from '../target/nbd/tls.js';
 import { Attachments } from './attachments.js';
@@ -14,7 +15,7 @@ import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
 import type { Histogram } from './histogram.js';
 import { Jobs } from './jobs.js';
-import type { Address, Job, Server, Vdisk } from './schemas.js';
+import type { Address, Client, Job, Server, Vdisk } from './schemas.js';
 import { statsOf } from './stats.js';
 
 /** Times of the device under the store. */
@@ -128,6 +129,7 @@ export class ControlPlane {
   toVdisk(info: StoreVdisk): Vdisk {
     const { name, split } = info;
     const job = split === undefined ? undefined : this.jobs.running('split', name);
+    const clients = this.exports.clientsOf(name);
     return {
       name,
       kind: info.kind,
@@ -151,7 +153,8 @@ export class ControlPlane {
               filledBytes: split.filledBytes,
               badRanges: split.badRanges.map(({ offset, length }) => ({ offset, length })),
             },
-      clientCount: this.exports.clientsOf(name).length,
+      clientCount: clients.length,
+      clients: clients.map(toClient),
     };
   }
 
@@ -177,4 +180,8 @@ export class ControlPlane {
     if (isProgress) this.events.tell('job', job);
     else this.events.add('job', job);
   }
+}
+
+function toClient({ id, peer, target, requestsInFlight, heldBytes }: NbdConnection): Client {
+  return { id, peer, name: target.name, requestsInFlight, heldBytes };
 }

@@ -123,6 +123,7 @@ export const Vdisk = Type.Object({
   holders: Type.Array(AnyName, { description: 'What reads through it directly' }),
   split: nullable(Split),
   clientCount: count('NBD clients that have it open'),
+  clients: Type.Array(Client, { description: 'Who they are' }),
 });
 
 export const VdiskList = Type.Object({ vdisks: Type.Array(Vdisk) });

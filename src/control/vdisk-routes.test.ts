@@ -66,6 +66,7 @@ describe('vdisks over the API', () => {
       holders: [],
       split: null,
       clientCount: 0,
+      clients: [],
     };
     assert.deepEqual(made.body, expected);
     assert.deepEqual((await lab.call('GET', '/v1/vdisks/one')).body, expected);

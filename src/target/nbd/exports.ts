@@ -8,6 +8,10 @@ export interface NbdConnection {
   readonly peer: string;
   readonly exportName: string;
   readonly target: BlockTarget;
+  /** Requests that are not answered yet. */
+  readonly requestsInFlight: number;
+  /** Memory that the connection holds. */
+  readonly heldBytes: number;
   /** Answers what was begun, then closes the connection. */
   disconnect(): void;
 }

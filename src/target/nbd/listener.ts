@@ -44,16 +44,19 @@ export interface NbdServerOptions {
   readonly tls?: NbdTls | undefined;
 }
 
-/** What the connections of one server, or of several, may hold together. */
+/** What the connections of one server, or of several, have together. */
 export interface NbdMemory {
   readonly budget: MemoryBudget;
   readonly pool: BufferPool;
+  /** A number for a new connection that none had before. */
+  nextId(): number;
 }
 
 /** @param limits  hold for each server that takes this memory */
 export function nbdMemory(limits: Partial<NbdLimits> = {}, clock = systemClock): NbdMemory {
   const budget = new MemoryBudget({ ...DEFAULT_NBD_LIMITS, ...limits }, clock);
-  return { budget, pool: new BufferPool() };
+  let lastId = 0;
+  return { budget, pool: new BufferPool(), nextId: () => ++lastId };
 }
 
 export interface NbdServer {
@@ -89,7 +92,6 @@ class Listener implements NbdServer {
   readonly #memory: NbdMemory;
   readonly #servers: Server[] = [];
   readonly #sessions = new Map<number, Session>();
-  #connectionCount = 0;
   #isClosing = false;
   #onIdle: (() => void) | undefined;
 
@@ -155,7 +157,7 @@ class Listener implements NbdServer {
       socket.destroy();
       return;
     }
-    const id = ++this.#connectionCount;
+    const id = this.#memory.nextId();
     const { tls } = this.#options;
     const onRefused = (reason: string): void =>
       this.#warn('nbd-cut-off', `client ${id} (${peer.name}): ${reason}`);

@@ -241,11 +241,18 @@ export class Session implements Holder {
   }
 
   #connectionOf(agreement: Agreement): NbdConnection {
+    const info = (): NbdConnectionInfo => this.info;
     return {
       id: this.#options.id,
       peer: this.#peer.name,
       exportName: agreement.name,
       target: agreement.target,
+      get requestsInFlight() {
+        return info().requestsInFlight;
+      },
+      get heldBytes() {
+        return info().heldBytes;
+      },
       disconnect: () => this.shutdown(),
     };
   }
