@@ -3,6 +3,7 @@ import { actCost } from './benches/act-cost.js';
 import { clones10k } from './benches/clones-10k.js';
 import { depth } from './benches/depth.js';
 import { flush } from './benches/flush.js';
+import { nbdSpeed } from './benches/nbd-speed.js';
 import { randomRead, randomWrite } from './benches/random.js';
 import { recovery, recoverySingle } from './benches/recovery.js';
 import { sequential } from './benches/sequential.js';
@@ -20,4 +21,5 @@ export const BENCHES: readonly Bench[] = [
   depth,
   recovery,
   recoverySingle,
+  nbdSpeed,
 ];

@@ -11,6 +11,7 @@ import { BENCHES } from './benches.js';
 import type { Bench } from './harness/bench.js';
 import { Report } from './harness/report.js';
 import { elapsedMs } from './harness/timing.js';
+import { LOAD_PROCESS, obeyLoadCommands } from './nbd/load-process.js';
 
 async function runOne(bench: Bench): Promise<number> {
   console.log(`${bench.name}: ${bench.question}`);
@@ -43,6 +44,10 @@ async function main(names: readonly string[]): Promise<number> {
   }
   if (names[0] === '--prepare') {
     await benchOf(names[1]).prepare?.(names[2] ?? '');
+    return 0;
+  }
+  if (names[0] === LOAD_PROCESS) {
+    obeyLoadCommands();
     return 0;
   }
   const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}`;

@@ -15,7 +15,12 @@ export interface Figure {
   /** Of the value, or, if there is a peer, of the ratio. */
   readonly target?: Target;
   /** What the same machine did in the same run without Keiki, or the other side of a comparison. */
-  readonly peer?: { readonly what: string; readonly value: number };
+  readonly peer?: {
+    readonly what: string;
+    readonly value: number;
+    /** The ratio, if it is not that of the two values: the median of those of single rounds. */
+    readonly ratio?: number;
+  };
   /** 'value / peer' (rates, default) or 'peer / value' (times: how many times faster). */
   readonly ratio?: 'value / peer' | 'peer / value';
 }
@@ -41,7 +46,8 @@ export class Report {
     let line = `  ${what}: ${toText(value)} ${unit}`;
     let judged = value;
     if (peer !== undefined) {
-      judged = figure.ratio === 'peer / value' ? peer.value / value : value / peer.value;
+      const quotient = figure.ratio === 'peer / value' ? peer.value / value : value / peer.value;
+      judged = peer.ratio ?? quotient;
       line += ` (${peer.what}: ${toText(peer.value)} ${unit}; ratio ${judged.toFixed(3)})`;
     }
     if (target !== undefined) {

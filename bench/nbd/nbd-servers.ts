@@ -1,0 +1,137 @@
+/** The servers that are compared, each a process of its own with a unix socket. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { runCommand } from '../harness/scratch.js';
+
+/** Clients and servers of others live where a user's PATH may not look. */
+const PATH = `/usr/sbin:/usr/bin:/sbin:/bin:${process.env.PATH ?? ''}`;
+const START_MS = 120_000;
+const POLL_MS = 50;
+
+/** A server under way; ends with the bench. */
+export class ServerProcess {
+  readonly #process: ChildProcess;
+  #log = '';
+
+  /** Resolves when something can connect to `socketPath`. */
+  static async start(
+    program: string,
+    words: readonly string[],
+    socketPath: string,
+  ): Promise<ServerProcess> {
+    const server = new ServerProcess(program, words);
+    const attempts = START_MS / POLL_MS;
+    for (let attempt = 0; !existsSync(socketPath); attempt++) {
+      if (attempt === attempts || !server.isRunning) {
+        throw new Error(`${program} does not listen on ${socketPath}: ${server.#log}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    return server;
+  }
+
+  private constructor(program: string, words: readonly string[]) {
+    const env = { ...process.env, PATH };
+    this.#process = spawn(program, words, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#process.stderr?.on('data', (chunk: Buffer) => {
+      this.#log += chunk.toString();
+    });
+    this.#process.on('error', (error) => {
+      this.#log += error.message;
+    });
+  }
+
+  get isRunning(): boolean {
+    return this.#process.exitCode === null && this.#process.pid !== undefined;
+  }
+
+  /** Resident memory now, without files that it shares with others. */
+  get residentBytes(): number {
+    const status = readFileSync(`/proc/${this.#process.pid}/status`, 'utf8');
+    return Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) * 1024;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.isRunning) return;
+    const ended = new Promise((resolve) => this.#process.on('exit', resolve));
+    this.#process.kill('SIGTERM');
+    await ended;
+  }
+}
+
+const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+
+/** `keiki serve` on a store file of its own, and its command line. */
+export class KeikiServer {
+  readonly socketPath: string;
+  readonly #folder: string;
+  #process: ServerProcess | undefined;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.socketPath = `${folder}/keiki.sock`;
+  }
+
+  async start(storeBytes: number, words: readonly string[] = []): Promise<ServerProcess> {
+    const store = ['--store', `${this.#folder}/store`, '--size', String(storeBytes)];
+    const sockets = ['--nbd-socket', this.socketPath, '--api', this.#api];
+    const args = [...nodeWords(), CLI, 'serve', '--store-preallocate', ...store, ...sockets];
+    // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=/tmp/x'.
+    this.#process = await ServerProcess.start(
+      process.execPath,
+      [...serverNodeWords(), ...args, ...words],
+      this.socketPath,
+    );
+    return this.#process;
+  }
+
+  /** One command of the command line. */
+  command(...words: readonly string[]): string {
+    return runCommand(process.execPath, [...nodeWords(), CLI, '--api', this.#api, ...words]);
+  }
+
+  get #api(): string {
+    return `${this.#folder}/api.sock`;
+  }
+}
+
+/** The sources are run as the bench itself is, so that no old build is measured. */
+function nodeWords(): readonly string[] {
+  return process.execArgv;
+}
+
+function serverNodeWords(): readonly string[] {
+  const words = process.env.KEIKI_BENCH_SERVER_NODE ?? '';
+  return words === '' ? [] : words.split(' ');
+}
+
+/** qemu-nbd on a qcow2 overlay of a qcow2 file with the content of `rawPath`. */
+export async function startQemuNbd(
+  folder: string,
+  rawPath: string,
+  socketPath: string,
+): Promise<ServerProcess> {
+  const golden = `${folder}/golden.qcow2`;
+  const overlay = `${folder}/overlay.qcow2`;
+  qemuImg('convert', '-O', 'qcow2', rawPath, golden);
+  qemuImg('create', '-q', '-f', 'qcow2', '-b', golden, '-F', 'qcow2', overlay);
+  const words = ['-t', '-e', '16', '-k', socketPath, '-f', 'qcow2', '--cache=writeback', overlay];
+  return ServerProcess.start('qemu-nbd', words, socketPath);
+}
+
+export function startNbdkit(
+  plugin: 'memory' | 'null',
+  sizeBytes: number,
+  socketPath: string,
+): Promise<ServerProcess> {
+  const words = ['-f', '-U', socketPath, plugin, String(sizeBytes)];
+  return ServerProcess.start('nbdkit', words, socketPath);
+}
+
+const QEMU_IMG = 'qemu-img';
+
+function qemuImg(...words: readonly string[]): void {
+  const run = spawnSync(QEMU_IMG, words, { env: { ...process.env, PATH }, encoding: 'utf8' });
+  if (run.status !== 0) throw new Error(`qemu-img ${words[0]}: ${run.stderr ?? run.error}`);
+}
