@@ -5,6 +5,7 @@
  * that changes; a ratio is the median of those of the rounds. Reads read the golden disk through
  * clone and overlay; writes come after a slice that has given both their own blocks.
  */
+import { rmSync } from 'node:fs';
 import { GIB, MIB } from '../../src/base/units.js';
 import type { Bench } from '../harness/bench.js';
 import { noise } from '../harness/file-store.js';
@@ -14,7 +15,13 @@ import { median } from '../harness/timing.js';
 import { fioRate } from '../nbd/fio.js';
 import type { LoadJob } from '../nbd/load-connection.js';
 import { LoadProcess } from '../nbd/load-process.js';
-import { KeikiServer, type ServerProcess, startNbdkit, startQemuNbd } from '../nbd/nbd-servers.js';
+import {
+  buildServer,
+  KeikiServer,
+  type ServerProcess,
+  startNbdkit,
+  startQemuNbd,
+} from '../nbd/nbd-servers.js';
 
 const DISK_BYTES = 128 * MIB;
 const SMALL_BYTES = 4096;
@@ -22,6 +29,8 @@ const SLICE_MS = 500;
 const ROUNDS = 9;
 const FIO_ROUNDS = 3;
 const SEED = 4711;
+/** For work on one figure: only rows whose words contain this. */
+const ONLY = process.env.KEIKI_BENCH_ROWS;
 
 type Server = 'keiki' | 'qemu-nbd' | 'nbdkit memory';
 type Peer = Exclude<Server, 'keiki'>;
@@ -64,28 +73,30 @@ export const nbdSpeed: Bench = {
     withScratch(async (folder) => {
       const load = new LoadProcess();
       const servers: ServerProcess[] = [];
+      const build = buildServer();
       try {
-        await connectAll(folder, load, servers);
+        await connectAll({ folder, build }, load, servers);
         await generatorLimit(report, folder, load, servers);
-        fioBeside(report, folder);
-        const only = process.env.KEIKI_BENCH_ROWS ?? '';
-        for (const row of ROWS) if (row.what.includes(only)) await measure(report, load, row);
+        if (ONLY === undefined) fioBeside(report, folder);
+        const rows = ROWS.filter(({ what }) => what.includes(ONLY ?? ''));
+        for (const row of rows) await measure(report, load, row);
       } finally {
         load.close();
         for (const server of servers) await server.stop();
+        rmSync(build, { recursive: true, force: true });
       }
     }),
 };
 
 /** Starts the servers, gives them their content, and brings it into memory. */
 async function connectAll(
-  folder: string,
+  { folder, build }: { readonly folder: string; readonly build: string },
   load: LoadProcess,
   servers: ServerProcess[],
 ): Promise<void> {
   const raw = `${folder}/golden.raw`;
   writeFile(raw, DISK_BYTES, noise(MIB, 31));
-  const keiki = new KeikiServer(folder);
+  const keiki = new KeikiServer(folder, build);
   servers.push(await keiki.start(2 * GIB));
   keiki.command('import', raw, 'golden');
   keiki.command('snapshot', 'golden', 'v1');

@@ -1,6 +1,6 @@
 /** The servers that are compared, each a process of its own with a unix socket. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runCommand } from '../harness/scratch.js';
 
@@ -60,50 +60,52 @@ export class ServerProcess {
   }
 }
 
-const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/**
+ * Builds the sources as they are into a folder of its own, so that neither an old build nor the
+ * compiler of the sources is measured. The caller removes it.
+ */
+export function buildServer(): string {
+  mkdirSync(`${ROOT}tmp`, { recursive: true });
+  const folder = mkdtempSync(`${ROOT}tmp/bench-build-`);
+  cpSync(`${ROOT}package.json`, `${folder}/package.json`);
+  const words = ['-p', `${ROOT}tsconfig.build.json`, '--outDir', `${folder}/dist`];
+  runCommand(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...words]);
+  return folder;
+}
 
 /** `keiki serve` on a store file of its own, and its command line. */
 export class KeikiServer {
   readonly socketPath: string;
   readonly #folder: string;
-  #process: ServerProcess | undefined;
+  readonly #program: string;
 
-  constructor(folder: string) {
+  /** @param build  what `buildServer` made */
+  constructor(folder: string, build: string) {
     this.#folder = folder;
+    this.#program = `${build}/dist/cli/main.js`;
     this.socketPath = `${folder}/keiki.sock`;
   }
 
   async start(storeBytes: number, words: readonly string[] = []): Promise<ServerProcess> {
     const store = ['--store', `${this.#folder}/store`, '--size', String(storeBytes)];
     const sockets = ['--nbd-socket', this.socketPath, '--api', this.#api];
-    const args = [...nodeWords(), CLI, 'serve', '--store-preallocate', ...store, ...sockets];
-    // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=/tmp/x'.
-    this.#process = await ServerProcess.start(
-      process.execPath,
-      [...serverNodeWords(), ...args, ...words],
-      this.socketPath,
-    );
-    return this.#process;
+    const args = ['serve', '--store-preallocate', ...store, ...sockets, ...words];
+    // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=FOLDER'.
+    const nodeWords = (process.env.KEIKI_BENCH_SERVER_NODE ?? '').split(' ').filter(Boolean);
+    const all = [...nodeWords, this.#program, ...args];
+    return ServerProcess.start(process.execPath, all, this.socketPath);
   }
 
   /** One command of the command line. */
   command(...words: readonly string[]): string {
-    return runCommand(process.execPath, [...nodeWords(), CLI, '--api', this.#api, ...words]);
+    return runCommand(process.execPath, [this.#program, '--api', this.#api, ...words]);
   }
 
   get #api(): string {
     return `${this.#folder}/api.sock`;
   }
-}
-
-/** The sources are run as the bench itself is, so that no old build is measured. */
-function nodeWords(): readonly string[] {
-  return process.execArgv;
-}
-
-function serverNodeWords(): readonly string[] {
-  const words = process.env.KEIKI_BENCH_SERVER_NODE ?? '';
-  return words === '' ? [] : words.split(' ');
 }
 
 /** qemu-nbd on a qcow2 overlay of a qcow2 file with the content of `rawPath`. */
