@@ -151,6 +151,7 @@ export class ConsistencyPoint {
       const buffer = dirty.buffers[index] as number;
       const bytes = pool.bytes(buffer);
       const crc = pool.summed[buffer] === 1 ? (pool.crc[buffer] as number) : crc32(bytes);
+      pool.crc[buffer] = crc;
       blocks.push(bytes);
       tags.push({ treeId, fbn: dirty.fbns[index] as number, level, crc, kind });
     }
@@ -160,12 +161,11 @@ export class ConsistencyPoint {
       const vbn = vbns[index - start] as number;
       const words = dirty.words[index] as Uint32Array;
       medium.adopt(vbn, kind, this.#generation);
-      const { crc } = tags[index - start] as BlockTag;
       pool.pin(buffer);
       const isLive = trees.settle(
         buffer,
         vbn,
-        crc,
+        pool.crc[buffer] as number,
         words,
         dirty.ats[index] as number,
         kind === 'data',

@@ -268,18 +268,8 @@ export class Writer {
     for (let didWait = false; !this.#mayPlace(target, first, count); ) {
       didWait = await this.#waitToPlace(target, count, didWait);
     }
-    const vbns: number[] = [];
-    const crcs: number[] = [];
-    const writes: Promise<void>[] = [];
-    // In parts: the sums of one are taken while the one before is written.
-    for (let at = 0; at < data.length; at += PART_BYTES) {
-      const part = slice(data, at, Math.min(data.length, at + PART_BYTES));
-      const { blocks, tags } = toBlocks(part, target.head.id, first + at / BLOCK_BYTES);
-      const placed = medium.place('data', blocks, tags);
-      writes.push(placed.written);
-      for (const vbn of placed.vbns) vbns.push(vbn);
-      for (const { crc } of tags) crcs.push(crc);
-    }
+    const placed = this.#place(target.head, first, data);
+    const { vbns, writes } = placed;
     let entered = 0;
     try {
       // All must have ended before the caller may use its bytes again, even if one failed.
@@ -287,11 +277,32 @@ export class Writer {
         if (outcome.status === 'rejected') throw this.#engine.fail(outcome.reason);
       }
       while (entered < vbns.length) {
-        entered += await this.#enter(target, first, vbns, crcs, entered);
+        entered += await this.#enter(target, first, placed, entered);
       }
     } finally {
       for (const vbn of vbns.slice(entered)) medium.abandon(vbn, 'data');
     }
+  }
+
+  /** Places the blocks in parts: the sums of one are taken while the one before is written. */
+  #place(tree: Tree, first: number, data: Uint8Array): PlacedBlocks {
+    const vbns: number[] = [];
+    const crcs = new Uint32Array(data.length / BLOCK_BYTES);
+    const writes: Promise<void>[] = [];
+    for (let at = 0; at < data.length; at += PART_BYTES) {
+      const part = slice(data, at, Math.min(data.length, at + PART_BYTES));
+      const firstOfPart = at / BLOCK_BYTES;
+      const sums = crcs.subarray(firstOfPart);
+      const { blocks, tags } = toBlocks(
+        part,
+        { treeId: tree.id, first: first + firstOfPart },
+        sums,
+      );
+      const placed = this.#engine.medium.place('data', blocks, tags);
+      writes.push(placed.written);
+      for (const vbn of placed.vbns) vbns.push(vbn);
+    }
+    return { vbns, crcs, writes };
   }
 
   /** True if the blocks can be placed. They must be in the same synchronous step. */
@@ -332,8 +343,7 @@ export class Writer {
   async #enter(
     target: WriteTarget,
     first: number,
-    vbns: readonly number[],
-    crcs: readonly number[],
+    { vbns, crcs }: PlacedBlocks,
     from: number,
   ): Promise<number> {
     const engine = this.#engine;
@@ -429,6 +439,13 @@ export class Writer {
   }
 }
 
+/** What a large write has placed: VBN and checksum of each block, and the writes under way. */
+interface PlacedBlocks {
+  readonly vbns: readonly number[];
+  readonly crcs: Uint32Array;
+  readonly writes: readonly Promise<void>[];
+}
+
 interface OldBlocks {
   readonly headSource: number;
   readonly headValid: number;
@@ -446,18 +463,20 @@ function slice(data: Uint8Array, from: number, to = data.length): Uint8Array {
   return from === 0 && to === data.length ? data : data.subarray(from, to);
 }
 
-/** The blocks of a write, with what the medium is told of each. */
+/** The blocks of a write, with what the medium is told of each; puts their sums into `crcs`. */
 function toBlocks(
   data: Uint8Array,
-  treeId: number,
-  first: number,
+  { treeId, first }: { readonly treeId: number; readonly first: number },
+  crcs: Uint32Array,
 ): { blocks: Uint8Array[]; tags: BlockTag[] } {
   const blocks: Uint8Array[] = [];
   const tags: BlockTag[] = [];
-  for (let at = 0; at < data.length; at += BLOCK_BYTES) {
-    const block = data.subarray(at, at + BLOCK_BYTES);
+  for (let index = 0; index * BLOCK_BYTES < data.length; index++) {
+    const block = data.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
+    const crc = crc32(block);
     blocks.push(block);
-    tags.push({ treeId, fbn: first + at / BLOCK_BYTES, level: 0, crc: crc32(block), kind: 'data' });
+    crcs[index] = crc;
+    tags.push({ treeId, fbn: first + index, level: 0, crc, kind: 'data' });
   }
   return { blocks, tags };
 }
