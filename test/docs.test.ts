@@ -5,6 +5,12 @@ import { test } from 'node:test';
 import { STORE_ERROR_KINDS } from '../src/base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, HEIGHT_MAX, SEGMENT_BLOCKS } from '../src/base/units.js';
 import {
+  DESCRIPTOR_BLOCKS_MAX,
+  DESCRIPTOR_FBN,
+  EXTERNAL_FILES_MAX,
+  encodeExternalDescriptor,
+} from '../src/layout/external-descriptor.js';
+import {
   EPOCHS_MAX,
   encodeFsinfo,
   FORMAT_VERSION,
@@ -51,6 +57,7 @@ import {
 } from '../src/layout/vdisk-record.js';
 import { STRUCTURES } from './support/layout-fields.js';
 import {
+  PLAIN_DESCRIPTOR,
   PLAIN_FSINFO,
   PLAIN_GROUP,
   PLAIN_RECORD,
@@ -110,6 +117,9 @@ test('the numbers of FORMAT.md are those of the program', () => {
     BAD_RANGES_MAX,
     USAGE_ENTRY_BYTES,
     REFERENCE_ENTRY_BYTES: BLOCK_BYTES / REFERENCE_ENTRIES_PER_BLOCK,
+    DESCRIPTOR_FBN,
+    DESCRIPTOR_BLOCKS_MAX,
+    EXTERNAL_FILES_MAX,
     EPOCHS_MAX,
     PENDING_RUNS_MAX,
     GROUP_HEADER_BYTES,
@@ -175,6 +185,8 @@ test('the magics and the foot of a record stand where FORMAT.md says', () => {
   };
   assert.ok(FORMAT.includes(`the text \`${magic('fsinfo', encodeFsinfo(PLAIN_FSINFO))}\``));
   assert.ok(FORMAT.includes(`\`${magic('group header', encodeGroupHeader(PLAIN_GROUP, [], 0))}\``));
+  const descriptor = encodeExternalDescriptor(PLAIN_DESCRIPTOR);
+  assert.ok(FORMAT.includes(`the text \`${magic('external descriptor', descriptor)}\``));
   const tag = { treeId: 1, fbn: 0, crc: 0, level: 0, kind: 'data' } as const;
   const trailer = encodeRecordTrailer(PLAIN_RECORD, [tag], []);
   const foot = trailer.subarray(-16);
@@ -206,7 +218,13 @@ const CODES: Readonly<Record<string, readonly (readonly [string, number | undefi
   'split phase': (['filling', 'releasing', 'paused'] satisfies SplitPhase[]).map((phase) => {
     return [phase, treeBytes({ split: { mode: 'copy', phase, positionFbn: 0, bad: [] } })[11]];
   }),
-  'vdisk kind': (['vdisk', 'snapshot'] as const).map((kind) => [kind, vdiskBytes({ kind })[8]]),
+  'vdisk kind': (['vdisk', 'snapshot', 'external'] as const).map((kind) => [
+    kind,
+    vdiskBytes({ kind })[8],
+  ]),
+  'external format': (['raw', 'qcow2'] as const).map((format) => {
+    return [format, encodeExternalDescriptor({ ...PLAIN_DESCRIPTOR, format })[12]];
+  }),
   'vdisk state': [
     ['there', vdiskBytes({ gone: false })[9]],
     ['gone', vdiskBytes({ gone: true })[9]],

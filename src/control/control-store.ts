@@ -9,7 +9,7 @@ import type { Stats } from './schemas.js';
 
 export interface StoreVdisk {
   readonly name: string;
-  readonly kind: 'vdisk' | 'snapshot';
+  readonly kind: 'vdisk' | 'snapshot' | 'external';
   readonly sizeBytes: number;
   /** Undefined: stands alone. '': a deleted snapshot that is being merged. */
   readonly backing: string | undefined;

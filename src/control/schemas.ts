@@ -110,7 +110,10 @@ export const Client = Type.Object({
 
 export const Vdisk = Type.Object({
   name: AnyName,
-  kind: oneOf(['vdisk', 'snapshot'], 'A snapshot is read-only'),
+  kind: oneOf(
+    ['vdisk', 'snapshot', 'external'],
+    'A snapshot is read-only, and so is external: a disk in files outside of the store',
+  ),
   sizeBytes: bytes('Size that clients see'),
   backing: nullable(AnyName),
   isMerging: Type.Boolean({

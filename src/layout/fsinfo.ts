@@ -80,6 +80,13 @@ export interface Fsinfo {
 export const FEATURE_PENDING = 1;
 const READ_ONLY_KNOWN = FEATURE_PENDING;
 
+/**
+ * Feature, incompatible: there is an external tree. Who does not know it would read zeros where
+ * the bytes of a file belong.
+ */
+export const FEATURE_EXTERNAL = 1;
+const INCOMPATIBLE_KNOWN = FEATURE_EXTERNAL;
+
 const PENDING_OFFSET = 416;
 const PENDING_RUN_BYTES = 8;
 /**
@@ -288,7 +295,7 @@ function unsupportedReason(view: DataView): string | undefined {
   if (version !== FORMAT_VERSION) {
     return `format version ${version}; this program reads version ${FORMAT_VERSION}`;
   }
-  if (view.getUint32(48, true) !== 0 || view.getUint32(52, true) !== 0) {
+  if (view.getUint32(48, true) > INCOMPATIBLE_KNOWN || view.getUint32(52, true) !== 0) {
     return 'it uses incompatible features that this program does not know';
   }
   if (view.getUint32(56, true) !== BLOCK_BYTES || view.getUint32(60, true) !== SEGMENT_BLOCKS) {

@@ -69,6 +69,23 @@ test('every state, height, mode and phase byte: known or refused', () => {
   }
 });
 
+test('the flag of an external tree has a byte of its own, and ends a lineage', () => {
+  const external = encoded({ ...PLAIN_TREE, isExternal: true });
+  const plain = encoded(PLAIN_TREE);
+  const changed = [...plain.keys()].filter((at) => plain[at] !== external[at]);
+  assert.deepEqual(changed, [12]);
+  for (let value = 0; value < 256; value++) {
+    external[12] = value;
+    assert.equal(decodeTreeRecord(external) !== undefined, value <= 1, `flags ${value}`);
+    const split = encoded(SPLITTING);
+    split[12] = value;
+    assert.equal(decodeTreeRecord(split) !== undefined, value === 0, `split, flags ${value}`);
+    const over = encoded({ ...PLAIN_TREE, backingId: 2 });
+    over[12] = value;
+    assert.equal(decodeTreeRecord(over) !== undefined, value === 0, `backing, flags ${value}`);
+  }
+});
+
 test('a number of 2^53 or more is refused in every field', () => {
   const offsets = [0, 32, 40, 48, 56, 64, 72, 80, 88, 96, 136];
   for (const offset of offsets) {
@@ -107,6 +124,8 @@ test('what a decoder would refuse is never written', () => {
     { height: 0 },
     { height: HEIGHT_MAX + 1 },
     { sizeBytes: -1 },
+    { isExternal: true, backingId: 2 },
+    { isExternal: true, split: SPLITTING.split },
     {
       split: {
         mode: 'copy',

@@ -30,6 +30,8 @@ export interface BadRange {
 /** Ranges that fit the record: (256 - 136) / 12. */
 export const BAD_RANGES_MAX = 10;
 
+const FLAG_EXTERNAL_TREE = 1;
+
 export interface SplitRecord {
   readonly mode: SplitMode;
   readonly phase: SplitPhase;
@@ -57,6 +59,11 @@ export interface TreeRecord {
   readonly goneBelowFbn: number;
   /** dying: tree whose mappedBlocks still counts these blocks; 0 for none. */
   readonly countedById: number;
+  /**
+   * What its holes lead to stands in files outside of the store. Its own blocks are the descriptor
+   * of these; see external-descriptor.ts.
+   */
+  readonly isExternal: boolean;
   readonly split: SplitRecord | undefined;
 }
 
@@ -76,6 +83,8 @@ export function encodeTreeRecord(record: TreeRecord, bytes: Uint8Array): void {
   putU64(view, 72, record.ownerId);
   putU64(view, 80, record.goneBelowFbn);
   putU64(view, 88, record.countedById);
+  bytes[12] = record.isExternal ? FLAG_EXTERNAL_TREE : 0;
+  invariant(isPossible(record), 'an external tree has no backing tree and no split');
   const split = record.split;
   if (split === undefined) return;
   invariant(split.bad.length <= BAD_RANGES_MAX, 'the bad ranges of a split fit its tree record');
@@ -102,10 +111,11 @@ export function decodeTreeRecord(bytes: Uint8Array): TreeRecord | 'free' | undef
   if (state === undefined || !isHeight(height)) return undefined;
   if (numbers.some(Number.isNaN)) return undefined;
   const split = decodeSplit(bytes, view);
-  if (split === 'bad') return undefined;
+  const flags = bytes[12] as number;
+  if (split === 'bad' || flags > FLAG_EXTERNAL_TREE) return undefined;
   const word = (w: number): number => view.getUint32(16 + w * 4, true);
   const at = (index: number): number => numbers[index] as number;
-  return {
+  const record: TreeRecord = {
     id,
     state,
     height,
@@ -118,8 +128,15 @@ export function decodeTreeRecord(bytes: Uint8Array): TreeRecord | 'free' | undef
     ownerId: at(6),
     goneBelowFbn: at(7),
     countedById: at(8),
+    isExternal: flags === FLAG_EXTERNAL_TREE,
     split,
   };
+  return isPossible(record) ? record : undefined;
+}
+
+/** An external tree ends its lineage. */
+function isPossible({ isExternal, backingId, split }: TreeRecord): boolean {
+  return !isExternal || (backingId === 0 && split === undefined);
 }
 
 function isHeight(height: number): boolean {

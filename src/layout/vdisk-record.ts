@@ -1,4 +1,7 @@
-/** The vdisk record: 512 bytes, eight to a block of the vdisk file. Snapshots have one too. */
+/**
+ * The vdisk record: 512 bytes, eight to a block of the vdisk file. Snapshots have one too, and so
+ * have external backing stores.
+ */
 import { invariant } from '../base/invariant.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import { getU64, putU64, viewOf } from './bytes.js';
@@ -7,15 +10,19 @@ export const VDISK_RECORD_BYTES = 512;
 export const VDISK_RECORDS_PER_BLOCK = BLOCK_BYTES / VDISK_RECORD_BYTES;
 export const NAME_BYTES_MAX = 255;
 
+/** external: a disk that stands in files outside of the store, and is only read. */
+export type VdiskKind = 'vdisk' | 'snapshot' | 'external';
+const KINDS: readonly VdiskKind[] = ['vdisk', 'snapshot', 'external'];
+
 export interface VdiskRecord {
   readonly id: number;
-  readonly kind: 'vdisk' | 'snapshot';
+  readonly kind: VdiskKind;
   /** In a log entry only: the record is to be removed. */
   readonly gone: boolean;
   /** Snapshot: the part after the @. */
   readonly name: string;
   readonly headTreeId: number;
-  /** Snapshot: record of the vdisk whose past it is; 0 for a vdisk. */
+  /** Snapshot: record of the vdisk whose past it is; else 0. */
   readonly ofVdiskId: number;
   readonly serial: Uint8Array;
   readonly createdCp: number;
@@ -33,7 +40,7 @@ export function encodeVdiskRecord(record: VdiskRecord, bytes: Uint8Array): void 
   invariant(record.id > 0, 'a vdisk record has an id');
   invariant(name.length > 0 && name.length <= NAME_BYTES_MAX, 'a name has 1 to 255 bytes');
   putU64(view, 0, record.id);
-  bytes[8] = record.kind === 'vdisk' ? 1 : 2;
+  bytes[8] = KINDS.indexOf(record.kind) + 1;
   bytes[9] = record.gone ? 2 : 1;
   view.setUint16(10, name.length, true);
   putU64(view, 16, record.headTreeId);
@@ -50,10 +57,10 @@ export function decodeVdiskRecord(bytes: Uint8Array): VdiskRecord | 'free' | und
   const view = viewOf(bytes);
   const id = getU64(view, 0);
   if (id === 0) return 'free';
-  const kind = bytes[8];
+  const kind = KINDS[(bytes[8] as number) - 1];
   const state = bytes[9];
   const nameBytes = view.getUint16(10, true);
-  if ((kind !== 1 && kind !== 2) || (state !== 1 && state !== 2)) return undefined;
+  if (kind === undefined || (state !== 1 && state !== 2)) return undefined;
   if (nameBytes === 0 || nameBytes > NAME_BYTES_MAX) return undefined;
   const numbers = [16, 24, 48, 56].map((offset) => getU64(view, offset));
   if (Number.isNaN(id) || numbers.some(Number.isNaN)) return undefined;
@@ -65,7 +72,7 @@ export function decodeVdiskRecord(bytes: Uint8Array): VdiskRecord | 'free' | und
   }
   return {
     id,
-    kind: kind === 1 ? 'vdisk' : 'snapshot',
+    kind,
     gone: state === 2,
     name,
     headTreeId: numbers[0] as number,

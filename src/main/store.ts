@@ -22,7 +22,7 @@ import { Writer } from '../vdisk/writer.js';
 
 export interface VdiskInfo {
   readonly name: string;
-  readonly kind: 'vdisk' | 'snapshot';
+  readonly kind: 'vdisk' | 'snapshot' | 'external';
   readonly sizeBytes: number;
   /** Snapshot that holes are read from, `golden@v1`; "" if that one was deleted: see delete. */
   readonly backing: string | undefined;

@@ -45,6 +45,7 @@ export interface CpContext {
   live(): Generation;
   /** Dirty buffers became clean: who waits for room may look again. */
   roomMade(): void;
+  readonly incompatible: number;
   ids(): { readonly nextTreeId: number; readonly nextVdiskId: number };
 }
 
@@ -91,6 +92,7 @@ export class ConsistencyPoint {
       freedData,
       nextTreeId,
       nextVdiskId,
+      incompatible: this.#context.incompatible,
     });
   }
 

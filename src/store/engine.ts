@@ -14,7 +14,8 @@ import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Clock, Timer } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
-import { METAFILES, type Metafile } from '../layout/fsinfo.js';
+import { EXTERNAL_HEIGHT } from '../layout/external-descriptor.js';
+import { FEATURE_EXTERNAL, METAFILES, type Metafile } from '../layout/fsinfo.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import { REFERENCE_ENTRIES_PER_BLOCK, REFERENCE_WORDS } from '../layout/reference-entry.js';
 import { TREE_RECORDS_PER_BLOCK } from '../layout/tree-record.js';
@@ -57,6 +58,8 @@ export class Engine {
   readonly metafiles: Metafiles;
   readonly treeSlots = new RecordSlots();
   readonly vdiskSlots = new RecordSlots();
+  /** Trees whose content stands outside of the store. */
+  readonly externals = new Set<Tree>();
   readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, cpMs: 0, logGroups: 0 };
   readonly writer: LogWriter;
   /** Called when a consistency point is durable: trees that died in it can be freed. */
@@ -340,6 +343,7 @@ export class Engine {
         metafiles: this.metafiles,
         live: () => this.generation,
         roomMade: () => this.roomMade(),
+        incompatible: this.externals.size > 0 ? FEATURE_EXTERNAL : 0,
         ids: () => ({ nextTreeId: this.nextTreeId, nextVdiskId: this.nextVdiskId }),
       },
       generation,
@@ -408,11 +412,25 @@ export class Engine {
     return tree;
   }
 
+  /**
+   * A new external tree, as high as its descriptor wants it. It must come into being with a
+   * consistency point, never with the log: that is what announces the feature.
+   */
+  addExternalTree(sizeBytes: number): Tree {
+    const tree = this.addTree(sizeBytes);
+    tree.height = EXTERNAL_HEIGHT;
+    tree.readThroughLimitBytes = sizeBytes;
+    tree.isExternal = true;
+    this.externals.add(tree);
+    return tree;
+  }
+
   /** The tree has no block left and nobody reads through it: its record goes. */
   removeTree(tree: Tree): void {
     invariant(!tree.gone, 'a tree is removed once');
     tree.gone = true;
     tree.backing = undefined;
+    this.externals.delete(tree);
     this.generation.trees.delete(tree);
     this.generation.removedTrees.add(tree.recordIndex);
     // Keeps the generation from counting it dirty again; its place in the table is used no more.

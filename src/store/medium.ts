@@ -50,6 +50,8 @@ export interface CommitRequest {
   readonly freedData: VbnSet;
   readonly nextTreeId: number;
   readonly nextVdiskId: number;
+  /** Mask of features that a program must know to open the store as this consistency point is. */
+  readonly incompatible: number;
 }
 
 export interface MediumSpace {

@@ -118,6 +118,8 @@ function addTree(engine: Engine, index: number, record: TreeRecord): Tree {
   tree.mappedBlocks = record.mappedBlocks;
   tree.sharedBlocks = record.sharedBlocks;
   tree.goneBelowFbn = record.goneBelowFbn;
+  tree.isExternal = record.isExternal;
+  if (record.isExternal) engine.externals.add(tree);
   setAttributes(tree, record);
   tree.split =
     record.split === undefined ? undefined : { ...record.split, bad: [...record.split.bad] };

@@ -76,6 +76,8 @@ export class Tree {
   ownerId = 0;
   goneBelowFbn = 0;
   countedById = 0;
+  /** Its holes lead to files outside of the store; it has no backing tree, and never changes. */
+  isExternal = false;
   split: TreeSplit | undefined;
   /** In the current generation's list of dirty trees. */
   dirty = false;
@@ -164,6 +166,7 @@ export class Tree {
       ownerId: this.ownerId,
       goneBelowFbn: this.goneBelowFbn,
       countedById: this.countedById,
+      isExternal: this.isExternal,
       split:
         split === undefined
           ? undefined

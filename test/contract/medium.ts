@@ -106,6 +106,7 @@ class Host {
       freedData: freed,
       nextTreeId: 77,
       nextVdiskId: 78,
+      incompatible: 0,
     });
   }
 

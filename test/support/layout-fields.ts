@@ -6,6 +6,11 @@
  */
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import {
+  type ExternalDescriptor,
+  type ExternalFile,
+  encodeExternalDescriptor,
+} from '../../src/layout/external-descriptor.js';
+import {
   encodeFsinfo,
   FEATURE_PENDING,
   type Fsinfo,
@@ -38,6 +43,8 @@ import {
   type VdiskRecord,
 } from '../../src/layout/vdisk-record.js';
 import {
+  PLAIN_DESCRIPTOR,
+  PLAIN_FILE,
   PLAIN_FSINFO,
   PLAIN_GROUP,
   PLAIN_RECORD,
@@ -234,8 +241,9 @@ function recordStructures(): Structure[] {
       countedById: { countedById: MOST },
       positionFbn: { split: { ...filling, positionFbn: MOST } },
     },
-    // A bad range changes the count too: the test of the record looks at the two apart.
-    derived: ['badCount', 'bad'],
+    // A bad range changes the count too, and what is external is not split: the test of the record
+    // looks at them apart.
+    derived: ['badCount', 'bad', 'flags'],
   });
   const vdisk = structure<VdiskRecord>({
     name: 'vdisk record',
@@ -248,7 +256,7 @@ function recordStructures(): Structure[] {
     },
     fields: {
       id: { id: MOST - 1 },
-      kind: { kind: 'snapshot' },
+      kind: { kind: 'external' },
       state: { gone: true },
       headTreeId: { headTreeId: MOST },
       ofVdiskId: { ofVdiskId: MOST },
@@ -360,10 +368,42 @@ function objectStructures(): Structure[] {
   return [trailer, tag];
 }
 
+function externalStructures(): Structure[] {
+  const descriptor = structure<ExternalDescriptor>({
+    name: 'external descriptor',
+    sizeBytes: 40 + 48,
+    plain: PLAIN_DESCRIPTOR,
+    encode: encodeExternalDescriptor,
+    fields: {
+      format: { format: 'qcow2' },
+      sizeBytes: { sizeBytes: MOST },
+      fileList: { files: [{ ...PLAIN_FILE, headCrc: U32_MOST }] },
+    },
+    derived: ['magic', 'bytes', 'files'],
+  });
+  const file = structure<ExternalFile>({
+    name: 'external file',
+    sizeBytes: 48,
+    plain: PLAIN_FILE,
+    encode: (each) => encodeExternalDescriptor({ ...PLAIN_DESCRIPTOR, files: [each] }).subarray(40),
+    fields: {
+      sizeBytes: { sizeBytes: MOST },
+      modifiedSeconds: { modifiedSeconds: MOST },
+      modifiedNs: { modifiedNs: 999_999_999 },
+      headCrc: { headCrc: U32_MOST },
+      tailCrc: { tailCrc: U32_MOST },
+      path: { path: '/g' },
+    },
+    derived: ['bytes', 'pathBytes'],
+  });
+  return [descriptor, file];
+}
+
 export const STRUCTURES: readonly Structure[] = [
   ...fsinfoStructures(),
   ...entryStructures(),
   ...recordStructures(),
+  ...externalStructures(),
   ...logStructures(),
   ...objectStructures(),
 ];

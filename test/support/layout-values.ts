@@ -6,7 +6,13 @@
 import fc from 'fast-check';
 import { BLOCK_BYTES, HEIGHT_MAX, SEGMENT_BLOCKS, STORE_BYTES_MAX } from '../../src/base/units.js';
 import {
+  EXTERNAL_FILES_MAX,
+  type ExternalDescriptor,
+  type ExternalFile,
+} from '../../src/layout/external-descriptor.js';
+import {
   EPOCHS_MAX,
+  FEATURE_EXTERNAL,
   FORMAT_VERSION,
   type Fsinfo,
   type MetafileRoot,
@@ -64,6 +70,7 @@ export const PLAIN_TREE: TreeRecord = {
   ownerId: 0,
   goneBelowFbn: 0,
   countedById: 0,
+  isExternal: false,
   split: undefined,
 };
 
@@ -77,6 +84,21 @@ export const PLAIN_VDISK: VdiskRecord = {
   serial: new Uint8Array(16),
   createdCp: 0,
   createdWallMs: 0,
+};
+
+export const PLAIN_FILE: ExternalFile = {
+  path: '/f',
+  sizeBytes: 0,
+  modifiedSeconds: 0,
+  modifiedNs: 0,
+  headCrc: 0,
+  tailCrc: 0,
+};
+
+export const PLAIN_DESCRIPTOR: ExternalDescriptor = {
+  format: 'raw',
+  sizeBytes: 0,
+  files: [PLAIN_FILE],
 };
 
 export const PLAIN_GROUP: GroupHead = {
@@ -153,7 +175,7 @@ export const fsinfos: fc.Arbitrary<Fsinfo> = recordOf({
     version: fc.constant(FORMAT_VERSION),
     compatible: number,
     readOnlyCompatible: number,
-    incompatible: fc.constant(0),
+    incompatible: fc.constantFrom(0, FEATURE_EXTERNAL),
     medium: fc.constant(medium),
     cpNumber: number,
     epoch: number,
@@ -197,7 +219,11 @@ export const treeRecords: fc.Arbitrary<TreeRecord> = recordOf({
   ownerId: number,
   goneBelowFbn: number,
   countedById: number,
+  isExternal: fc.boolean(),
   split: fc.option(split, { nil: undefined }),
+}).map((record) => {
+  // An external tree ends its lineage.
+  return record.isExternal ? { ...record, backingId: 0, split: undefined } : record;
 });
 
 const encoder = new TextEncoder();
@@ -207,7 +233,7 @@ const names = fc
 
 export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
   id: positive,
-  kind: fc.constantFrom('vdisk' as const, 'snapshot' as const),
+  kind: fc.constantFrom('vdisk' as const, 'snapshot' as const, 'external' as const),
   gone: fc.boolean(),
   name: names,
   headTreeId: number,
@@ -215,6 +241,21 @@ export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
   serial: sixteen,
   createdCp: number,
   createdWallMs: number,
+});
+
+const externalFiles: fc.Arbitrary<ExternalFile> = recordOf({
+  path: names,
+  sizeBytes: number,
+  modifiedSeconds: fc.nat(),
+  modifiedNs: fc.nat(999_999_999),
+  headCrc: u32,
+  tailCrc: u32,
+});
+
+export const externalDescriptors: fc.Arbitrary<ExternalDescriptor> = recordOf({
+  format: fc.constantFrom('raw' as const, 'qcow2' as const),
+  sizeBytes: number,
+  files: fc.array(externalFiles, { minLength: 1, maxLength: EXTERNAL_FILES_MAX }),
 });
 
 const fbnAndBlocks = (blocksMax: number): fc.Arbitrary<readonly [number, number]> =>

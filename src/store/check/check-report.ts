@@ -76,6 +76,8 @@ export interface CheckCounts {
   trees: number;
   vdisks: number;
   snapshots: number;
+  /** External backing stores. Their files are not looked at. */
+  externals: number;
   /** Of the log behind the consistency point. */
   logBatches: number;
   logEntries: number;
@@ -108,6 +110,7 @@ export class Findings {
     trees: 0,
     vdisks: 0,
     snapshots: 0,
+    externals: 0,
     logBatches: 0,
     logEntries: 0,
     staleFsinfos: 0,

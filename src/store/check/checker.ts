@@ -11,6 +11,7 @@ import { METAFILES, type Metafile } from '../../layout/fsinfo.js';
 import { BlockVerifier } from './block-verifier.js';
 import type { CheckMedium } from './check-medium.js';
 import { type CheckReport, Findings } from './check-report.js';
+import { ExternalCheck } from './external-check.js';
 import { InPlaceCheckMedium, openInPlace } from './in-place-check-medium.js';
 import { LogCheck } from './log-check.js';
 import { MapCheck } from './map-check.js';
@@ -60,6 +61,7 @@ class Checker {
   readonly #references: ReferenceCount;
   readonly #counts: TreeCount;
   readonly #log: LogCheck;
+  readonly #externals: ExternalCheck;
 
   constructor(medium: Opened, findings: Findings, options: CheckOptions) {
     const { name, fsinfo } = medium;
@@ -78,6 +80,7 @@ class Checker {
     this.#references = new ReferenceCount(findings, name);
     this.#counts = new TreeCount(records, findings);
     this.#log = new LogCheck(medium, records, verifier, findings);
+    this.#externals = new ExternalCheck(medium, records, findings);
   }
 
   async run(): Promise<void> {
@@ -88,6 +91,7 @@ class Checker {
     await this.#log.read();
     await this.#walkFile('reference', (fbn, bytes) => this.#references.addBlock(fbn, bytes));
     await this.#walkTrees();
+    await this.#externals.run();
     if (this.#findings.isComplete) {
       await new SplitCheck(this.#medium, records, this.#findings).run();
     }
@@ -116,6 +120,7 @@ class Checker {
           this.#counts.note(countedBy, isShared);
           if (isShared && isFirst) counts.sharedBlocks++;
           this.#log.note(vbn, tree.id, fbn);
+          if (tree.isExternal) this.#externals.note(tree, fbn, vbn, crc);
           this.#verifier.addData(vbn, crc, tree.id, fbn);
         },
       });

@@ -10,6 +10,11 @@ import {
   SPAN_BLOCKS,
   VDISK_BYTES_MAX,
 } from '../../base/units.js';
+import {
+  DESCRIPTOR_BLOCKS_MAX,
+  DESCRIPTOR_FBN,
+  EXTERNAL_HEIGHT,
+} from '../../layout/external-descriptor.js';
 import type { Fsinfo } from '../../layout/fsinfo.js';
 import {
   decodeTreeRecord,
@@ -88,7 +93,7 @@ export class StoreRecords {
   }
 
   nameOfVdisk(record: VdiskRecord): string {
-    if (record.kind === 'vdisk') return record.name;
+    if (record.kind !== 'snapshot') return record.name;
     return `${this.vdisks.get(record.ofVdiskId)?.name ?? ''}@${record.name}`;
   }
 
@@ -106,7 +111,8 @@ export class StoreRecords {
     this.#findings.counts.trees = this.trees.size;
     for (const { kind } of this.vdisks.values()) {
       if (kind === 'vdisk') this.#findings.counts.vdisks++;
-      else this.#findings.counts.snapshots++;
+      else if (kind === 'snapshot') this.#findings.counts.snapshots++;
+      else this.#findings.counts.externals++;
     }
   }
 
@@ -125,6 +131,11 @@ export class StoreRecords {
   }
 
   #checkOwner(tree: TreeRecord, name: string): void {
+    const ownerKind = this.vdisks.get(tree.ownerId)?.kind;
+    if (ownerKind !== undefined && tree.isExternal !== (ownerKind === 'external')) {
+      const what = tree.isExternal ? 'external' : 'not external';
+      this.#add('tree-record', `${name} is ${what}, but its record is that of a ${ownerKind}`);
+    }
     if (tree.state !== 'live') {
       if (tree.ownerId === 0) return;
       this.#add('tree-record', `${name} still has an owner, record ${tree.ownerId}`);
@@ -205,7 +216,7 @@ export class StoreRecords {
     if (head.ownerId !== vdisk.id) {
       return `names tree ${head.id}, which belongs to record ${head.ownerId}`;
     }
-    if (vdisk.kind === 'vdisk') {
+    if (vdisk.kind !== 'snapshot') {
       return vdisk.ofVdiskId === 0 ? undefined : `is a snapshot of record ${vdisk.ofVdiskId} too`;
     }
     if (this.vdisks.get(vdisk.ofVdiskId)?.kind !== 'vdisk') {
@@ -232,6 +243,7 @@ export class StoreRecords {
 /** First FBN behind the tree's size. */
 export function endOfTree(tree: TreeRecord): number {
   if (tree.state === 'dying') return SPAN_BLOCKS[tree.height] as number;
+  if (tree.isExternal) return DESCRIPTOR_FBN + DESCRIPTOR_BLOCKS_MAX;
   return Math.ceil(tree.sizeBytes / BLOCK_BYTES);
 }
 
@@ -251,10 +263,19 @@ function treeFault(tree: TreeRecord, fsinfo: Fsinfo): string | undefined {
     return `its size is ${sizeBytes} bytes`;
   }
   if (height < heightFor(sizeBytes)) return `height ${height} is too low for ${sizeBytes} bytes`;
+  if (tree.isExternal) return externalFault(tree);
   if (tree.backingId !== 0 && tree.readThroughLimitBytes > sizeBytes) {
     return `it reads through up to byte ${tree.readThroughLimitBytes}, but has ${sizeBytes}`;
   }
   return undefined;
+}
+
+function externalFault(tree: TreeRecord): string | undefined {
+  const { height, state, sizeBytes, readThroughLimitBytes } = tree;
+  if (state !== 'live') return `it is external and ${state}`;
+  if (height < EXTERNAL_HEIGHT) return `height ${height} is too low for an external tree`;
+  if (readThroughLimitBytes === sizeBytes) return undefined;
+  return `it reads its file up to byte ${readThroughLimitBytes}, but has ${sizeBytes}`;
 }
 
 function splitFault(tree: TreeRecord): string | undefined {

@@ -400,6 +400,7 @@ export class InPlaceMedium implements Medium {
       ...before,
       readOnlyCompatible: mask - (mask % 2) + (outcome.pending.length > 0 ? FEATURE_PENDING : 0),
       cpNumber: generation.number,
+      incompatible: request.incompatible,
       clean: request.clean,
       replayFrom: mark.sequence,
       replayPosition: this.#ring.positionOf(mark),

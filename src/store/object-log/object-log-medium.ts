@@ -324,6 +324,7 @@ export class ObjectLogMedium implements Medium {
       ...before,
       cpNumber: generation.number,
       epoch: this.#epoch,
+      incompatible: request.incompatible,
       clean: request.clean,
       replayFrom,
       nextTreeId: request.nextTreeId,
