@@ -10,7 +10,7 @@ import { SECTOR_BYTES } from '../base/units.js';
 import { blockDeviceBytes } from './block-device-size.js';
 import { deviceError, openError } from './file-errors.js';
 import { type ByteRange, dataRanges } from './file-holes.js';
-import type { RandomAccessFile } from './random-access-file.js';
+import type { FileStamp, RandomAccessFile } from './random-access-file.js';
 
 /** Bytes in order, as they come. */
 export interface ByteStream {
@@ -105,6 +105,7 @@ class SourceFile implements RandomAccessFile {
   readonly sizeBytes: number;
   readonly identity: string;
   readonly #descriptor: number;
+  readonly #isFile: boolean;
   readonly #isSparse: boolean;
   #callsUnderWay = 0;
   #whenIdle: (() => void) | undefined;
@@ -115,6 +116,7 @@ class SourceFile implements RandomAccessFile {
     this.sizeBytes = sizeBytes;
     this.identity = stat.isFile() ? `${stat.dev}:${stat.ino}` : `device ${stat.rdev}`;
     this.#descriptor = descriptor;
+    this.#isFile = stat.isFile();
     this.#isSparse = stat.isFile() && stat.blocks * SECTOR_BYTES < stat.size;
   }
 
@@ -153,6 +155,27 @@ class SourceFile implements RandomAccessFile {
     const isOpen = this.#closing === undefined;
     if (isOpen && this.#isSparse) yield* dataRanges(this.#descriptor, offset, length);
     else if (length > 0) yield { offset, length };
+  }
+
+  stamp(): Promise<FileStamp> {
+    const { sizeBytes } = this;
+    // The times of a device file tell of nothing that is in the device.
+    if (!this.#isFile) return Promise.resolve({ sizeBytes, modifiedNs: 0n, changedNs: 0n });
+    return new Promise((resolve, reject) => {
+      if (this.#closing !== undefined) {
+        reject(new StoreError('closed', `${this.name} is closed`));
+        return;
+      }
+      this.#callsUnderWay++;
+      fs.fstat(this.#descriptor, { bigint: true }, (cause, stat) => {
+        this.#end();
+        if (cause !== null) reject(deviceError(this.name, 'look at', cause));
+        else {
+          const { size, mtimeNs, ctimeNs } = stat;
+          resolve({ sizeBytes: Number(size), modifiedNs: mtimeNs, changedNs: ctimeNs });
+        }
+      });
+    });
   }
 
   close(): Promise<void> {

@@ -7,6 +7,14 @@
  */
 import type { ByteRange } from './file-holes.js';
 
+/** As of one moment. */
+export interface FileStamp {
+  readonly sizeBytes: number;
+  /** Nanoseconds since 1970: last change of its bytes, and of anything about it. */
+  readonly modifiedNs: bigint;
+  readonly changedNs: bigint;
+}
+
 export interface RandomAccessFile {
   /** For messages, and to find files that are named relative to this one: its path. */
   readonly name: string;
@@ -21,6 +29,8 @@ export interface RandomAccessFile {
    * if nobody knows. Takes milliseconds: for large ranges.
    */
   dataRanges(offset: number, length: number): AsyncIterable<ByteRange>;
+  /** What tells that it was changed since; of a block device nothing does. */
+  stamp(): Promise<FileStamp>;
   /** Waits for what is under way, then lets go of the file. */
   close(): Promise<void>;
 }

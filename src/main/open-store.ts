@@ -15,8 +15,12 @@ import { formatDevice, openDevice } from '../store/in-place/format.js';
 import type { Medium } from '../store/medium.js';
 import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
 import { loadRecords, replayLog } from '../store/recovery.js';
+import type { ExternalSource } from '../vdisk/external-store.js';
+import { Externals } from '../vdisk/externals.js';
 import { RecordCollector } from '../vdisk/vdisk-table.js';
 import { entropySeed } from './entropy.js';
+import { ExternalCatalog } from './external-catalog.js';
+import { imageExternals } from './image-externals.js';
 import { Store } from './store.js';
 
 export type StoreSource =
@@ -44,6 +48,8 @@ export interface OpenOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: LogSink;
+  /** Where external backing stores come from; default: disk-image files, raw and qcow2. */
+  readonly externals?: ExternalSource;
 }
 
 /**
@@ -120,7 +126,11 @@ async function openSource(source: StoreSource, options: OpenOptions): Promise<St
   }
   // From here on the store is in use, and what recovery applied is in the tree.
   await engine.consistencyPoint();
-  return new Store(engine, records.toTable(), random, { recovered: !wasClean });
+  const externals = new Externals();
+  const catalog = new ExternalCatalog(engine, externals, options.externals ?? imageExternals());
+  await catalog.openAll();
+  const recovered = !wasClean;
+  return new Store(engine, records.toTable(), random, { recovered, externals, catalog });
 }
 
 function nonceFrom(random: Random): () => Uint8Array {

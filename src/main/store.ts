@@ -13,18 +13,25 @@ import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
 import { type DiffExtent, diffTrees } from '../vdisk/diff.js';
+import type { Externals } from '../vdisk/externals.js';
 import { Reader } from '../vdisk/reader.js';
 import { Resolver } from '../vdisk/resolution.js';
 import { type ScanReport, scanTree } from '../vdisk/scan.js';
 import { Vdisk, type VdiskParts } from '../vdisk/vdisk.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import { Writer } from '../vdisk/writer.js';
+import type {
+  ExternalCatalog,
+  ExternalInfo,
+  ExternalOptions,
+  RelocateOptions,
+} from './external-catalog.js';
 
 export interface VdiskInfo {
   readonly name: string;
   readonly kind: 'vdisk' | 'snapshot' | 'external';
   readonly sizeBytes: number;
-  /** Snapshot that holes are read from, `golden@v1`; "" if that one was deleted: see delete. */
+  /** What holes are read from, `golden@v1`; "" if that one was deleted: see delete. */
   readonly backing: string | undefined;
   /** Bytes of data that its own tree names. */
   readonly mappedBytes: number;
@@ -34,6 +41,8 @@ export interface VdiskInfo {
   readonly split: SplitState | undefined;
   /** What reads through it directly. */
   readonly holders: readonly string[];
+  /** Of an external backing store: what is behind it. */
+  readonly external: ExternalInfo | undefined;
 }
 
 export interface StoreStats {
@@ -88,6 +97,7 @@ export class Store {
   readonly #acts: Acts;
   readonly #background: Background;
   readonly #splits: SplitJobs;
+  readonly #externals: ExternalCatalog;
   readonly #recovered: boolean;
 
   /** Use openStore. */
@@ -95,9 +105,13 @@ export class Store {
     engine: Engine,
     table: VdiskTable,
     random: Random,
-    facts: { readonly recovered: boolean },
+    parts: {
+      readonly recovered: boolean;
+      readonly externals: Externals;
+      readonly catalog: ExternalCatalog;
+    },
   ) {
-    const resolver = new Resolver(engine.trees, engine.options.memoryBytes);
+    const resolver = new Resolver(engine.trees, engine.options.memoryBytes, parts.externals);
     const reader = new Reader(engine, resolver);
     const writer = new Writer(engine, reader);
     this.#engine = engine;
@@ -108,7 +122,8 @@ export class Store {
     this.#splits = new SplitJobs({ engine, reader, resolver }, table, () =>
       this.#background.wake(),
     );
-    this.#recovered = facts.recovered;
+    this.#externals = parts.catalog;
+    this.#recovered = parts.recovered;
     // A TRIM or a shrink leaves a dying tree behind, and wakes nobody.
     engine.onDurable = () => this.#background.wake();
     this.#splits.resumeAll();
@@ -152,6 +167,7 @@ export class Store {
       ownBytes: (head.mappedBlocks - head.sharedBlocks) * BLOCK_BYTES,
       split: target === undefined ? undefined : this.#splits.stateOf(target),
       holders: this.#acts.holdersOf(head),
+      external: this.#externals.infoOf(head),
     };
   }
 
@@ -160,7 +176,30 @@ export class Store {
     return this.#acts.snapshot(items);
   }
 
-  /** A writable clone of a snapshot, at once. */
+  /**
+   * A disk image, raw or qcow2, as a backing store: read-only, cloned like a snapshot, read from
+   * its file until the clones are split. Nobody may change the file meanwhile.
+   * @throws {StoreError} not-found (the file), exists (the name), invalid, unsupported, corrupt
+   */
+  async createExternal(name: string, path: string, options: ExternalOptions = {}): Promise<Vdisk> {
+    return this.#toVdisk(await this.#externals.create(this.#acts, name, path, options));
+  }
+
+  /**
+   * The external backing store's file stands elsewhere now: a copy of it, or with `trust` whatever
+   * holds the same disk.
+   * @throws {StoreError} invalid: it is another disk, or looks different
+   */
+  relocate(name: string, path: string, options: RelocateOptions = {}): Promise<void> {
+    return this.#externals.relocate(this.#acts, this.#table.get(name), path, options);
+  }
+
+  /** Looks whether the files behind it can be read; `show` tells what came of it. */
+  lookAtExternal(name: string): Promise<void> {
+    return this.#externals.look(this.#table.get(name));
+  }
+
+  /** A writable clone of a snapshot or of an external backing store, at once. */
   async clone(snapshot: string, name: string): Promise<Vdisk> {
     return this.#toVdisk(await this.#acts.clone(snapshot, name));
   }
@@ -174,13 +213,17 @@ export class Store {
   }
 
   /**
-   * Deletes a vdisk or snapshot; its space comes back in the background.
-   * @throws {StoreError} in-use (`refuse`), not-found, out-of-space
+   * Deletes a vdisk or snapshot; its space comes back in the background. An external backing store
+   * is refused as long as anybody reads through it, whatever the options say.
+   * @throws {StoreError} in-use, not-found, out-of-space
    */
   async delete(name: string, options: DeleteOptions = {}): Promise<void> {
-    const { inUse = 'refuse' } = options;
-    if (inUse === 'split') await this.#splitHolders(this.#table.get(name));
+    const entry = this.#table.get(name);
+    const { head } = entry;
+    const inUse = head.isExternal ? 'refuse' : (options.inUse ?? 'refuse');
+    if (inUse === 'split') await this.#splitHolders(entry);
     await this.#acts.delete(name, inUse === 'refuse' ? 'refuse' : 'defer');
+    if (head.isExternal) await this.#externals.end(head);
     this.#background.wake();
   }
 
@@ -226,7 +269,8 @@ export class Store {
     names: [string, string],
   ): AsyncGenerator<DiffExtent> {
     try {
-      yield* diffTrees(this.#engine, from, to, names);
+      const { externals } = this.#parts.reader;
+      yield* diffTrees({ engine: this.#engine, externals }, from, to, names);
     } finally {
       // A merge may have waited for it.
       this.#background.wake();
@@ -280,6 +324,7 @@ export class Store {
   async close(): Promise<void> {
     await this.#splits.stop();
     await this.#background.stop();
+    await this.#externals.close();
     await this.#engine.close();
   }
 }

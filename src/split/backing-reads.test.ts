@@ -20,7 +20,7 @@ test('a piece is not used again while a block that nobody waits for is on its wa
     const { holes } = await loadHoles(parts, head('clone'), 0);
     assert.equal(holes.length, 256);
     const reads = new BackingReads(memory);
-    const loading = reads.load(parts, 0, holes);
+    const loading = reads.load(parts, head('clone'), 0, holes);
     const released = reads.release();
     // Another step asks meanwhile: it gets memory of its own.
     const other = memory.take().fill(0xff);

@@ -6,6 +6,9 @@
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import { toBlockViews } from '../store/block-loader.js';
+import type { Tree } from '../store/tree.js';
+import { ExternalError } from '../vdisk/external-store.js';
+import { externalUnder } from '../vdisk/externals.js';
 import type { Hole, SplitParts } from './special-load.js';
 
 /** A block that was asked for: the read that brings it, and its place among the blocks of that. */
@@ -32,7 +35,8 @@ export class ReadMemory {
   }
 }
 
-const NONE_BAD: Promise<ReadonlySet<number>> = Promise.resolve(new Set<number>());
+const NONE: ReadonlySet<number> = new Set();
+const NONE_BAD = Promise.resolve(NONE);
 
 export class BackingReads {
   readonly #memory: ReadMemory;
@@ -73,9 +77,11 @@ export class BackingReads {
   /**
    * The bytes of the holes' blocks in the backing store, by index in the range at `fbn`. A block
    * that cannot be read, or does not have its checksum, is missing in the answer.
+   * @throws {ExternalError} if the external backing store cannot be read
    */
   async load(
     parts: SplitParts,
+    clone: Tree,
     fbn: number,
     holes: readonly Hole[],
   ): Promise<Map<number, Uint8Array>> {
@@ -83,7 +89,7 @@ export class BackingReads {
     for (let start = 0; start < fresh.length; ) {
       let end = start + 1;
       while (end < fresh.length && follows(fresh, start, end)) end++;
-      this.#read(parts, fbn, fresh.slice(start, end));
+      this.#read(parts, clone, fbn, fresh.slice(start, end));
       start = end;
     }
     const loaded = new Map<number, Uint8Array>();
@@ -102,10 +108,10 @@ export class BackingReads {
     return loaded;
   }
 
-  #read(parts: SplitParts, fbn: number, run: readonly Hole[]): void {
+  #read(parts: SplitParts, clone: Tree, fbn: number, run: readonly Hole[]): void {
     const { pool } = parts.engine;
     const first = run[0] as Hole;
-    if (run.length === 1) {
+    if (run.length === 1 && !first.isExternal) {
       const buffer = first.bytes === undefined ? pool.find(first.vbn) : -1;
       // A copy: the buffer may be gone when it is wanted.
       const bytes = buffer >= 0 ? Uint8Array.from(pool.bytes(buffer)) : first.bytes;
@@ -115,8 +121,11 @@ export class BackingReads {
       }
     }
     this.blocksRead += run.length;
-    const views = toBlockViews(this.#bytesFor(run.length));
-    const read = readRun(parts, run, views);
+    const bytes = this.#bytesFor(run.length);
+    const views = toBlockViews(bytes);
+    const read = first.isExternal
+      ? readExternal(parts, clone, fbn + first.index, bytes)
+      : readRun(parts, run, views);
     this.#reading.push(read);
     // Whoever waits for it hears of a failure; it may be that nobody comes to wait.
     read.catch(() => undefined);
@@ -129,8 +138,26 @@ export class BackingReads {
 function follows(holes: readonly Hole[], start: number, end: number): boolean {
   const first = holes[start] as Hole;
   const next = holes[end] as Hole;
+  if (first.isExternal || next.isExternal) {
+    return first.isExternal && next.isExternal && next.index === first.index + end - start;
+  }
   if (first.bytes !== undefined || next.bytes !== undefined) return false;
   return next.vbn === first.vbn + end - start;
+}
+
+/** No checksum vouches for these: they are all there, or the call rejects. */
+async function readExternal(
+  { reader }: SplitParts,
+  clone: Tree,
+  fbn: number,
+  bytes: Uint8Array,
+): Promise<ReadonlySet<number>> {
+  const tree = externalUnder(clone);
+  // The clone was let go meanwhile: nobody needs the bytes.
+  if (tree === undefined)
+    throw new ExternalError('closed', `tree ${clone.id} is not over it any more`);
+  await reader.externals.read(tree, fbn, bytes);
+  return NONE;
 }
 
 /** Reads a run of blocks; resolves with the places of those that are bad. */

@@ -11,7 +11,9 @@
  *    step that puts the pointer there: a client's write always wins.
  * 2. The backing store's own block is never freed here.
  * 3. A block of zeros becomes a zero pointer: it takes no space, and it never reads through.
- * 4. A block only partly below the read-through limit is copied, its rest zeros, in either mode.
+ * 4. A block only partly below the read-through limit is copied, its rest zeros, in either mode;
+ *    and so is a block of an external backing store: there is nothing that could be shared. No
+ *    pointer vouches for its bytes, so its checksum is made here.
  * 5. What is put here has the filled flag: it is no change of the vdisk's content.
  */
 import { crc32, isAllZero, ZERO_BLOCK_CRC } from '../base/checksum.js';
@@ -28,6 +30,7 @@ import {
 } from '../layout/pointer.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
+import { ExternalError } from '../vdisk/external-store.js';
 import type { BackingReads } from './backing-reads.js';
 import { type SharedPart, sharePlain } from './share-plain.js';
 import { type Hole, isHoleField, lineageOf, loadHoles, type SplitParts } from './special-load.js';
@@ -39,7 +42,9 @@ export type FillOutcome =
       readonly blocks: number;
       readonly bad: number[];
     }
-  | { readonly kind: 'no-space' };
+  | { readonly kind: 'no-space' }
+  /** The external backing store cannot be read now. */
+  | { readonly kind: 'unreadable'; readonly reason: string };
 
 /** A new pointer for a hole. */
 interface NewPointer {
@@ -74,6 +79,9 @@ export async function fillRange(
       if (outcome === 'again') continue;
       return outcome.kind === 'filled' ? { ...outcome, blocks: outcome.blocks + blocks } : outcome;
     }
+  } catch (error) {
+    if (!(error instanceof ExternalError)) throw error;
+    return { kind: 'unreadable', reason: error.message };
   } finally {
     letGo();
   }
@@ -99,7 +107,7 @@ async function fillOnce(
       copies.push(hole);
     }
   }
-  const loaded = await reads.load(parts, fbn, copies);
+  const loaded = await reads.load(parts, clone, fbn, copies);
   const bad = copies.filter((hole) => loaded.get(hole.index) === undefined);
   if (!(await fakeDirty(parts, clone, fbn, copies, loaded, pointers))) return { kind: 'no-space' };
   const blocks = await putPointers(parts, clone, fbn, pointers);

@@ -51,7 +51,7 @@ export class ReadAhead {
     const letGo = this.#parts.engine.loader.hold();
     try {
       const { holes } = await loadHoles(this.#parts, tree, fbn);
-      await reads.load(this.#parts, fbn, holes);
+      await reads.load(this.#parts, tree, fbn, holes);
     } finally {
       letGo();
     }

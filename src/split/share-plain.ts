@@ -16,6 +16,7 @@ import {
 import { REFERENCE_ENTRIES_PER_BLOCK } from '../layout/reference-entry.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
+import { FLAG_EXTERNAL, type Missing } from '../vdisk/resolution.js';
 import { isHoleField, lineageOf, type SplitParts } from './special-load.js';
 
 export interface SharedPart {
@@ -25,7 +26,7 @@ export interface SharedPart {
 }
 
 interface MissingBlocks {
-  readonly missing: readonly { readonly vbn: number; readonly crc: number }[];
+  readonly missing: readonly Missing[];
 }
 
 const NOTHING: SharedPart = { blocks: 0, isDone: false };
@@ -118,6 +119,10 @@ function findPlain(
     if (own !== undefined && !isHoleField(own, start + index * POINTER_WORDS)) continue;
     const isBuffer = ((words[at + 1] as number) & FLAG_IN_MEMORY) !== 0;
     const vbn = vbnAt(words, at);
+    if (((words[at + 1] as number) & FLAG_EXTERNAL) !== 0) {
+      others++;
+      continue;
+    }
     if (!isBuffer && vbn <= ZERO_VBN) continue;
     const isWhole = index + 1 <= limit && masked?.has(index) !== true;
     // The checksum of a block of zeros tells where to look; only the bytes tell for sure.

@@ -12,7 +12,7 @@ import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { emptyUntil } from '../vdisk/block-status.js';
 import type { Reader } from '../vdisk/reader.js';
-import type { Resolver } from '../vdisk/resolution.js';
+import { FLAG_EXTERNAL, type Missing, type Resolver } from '../vdisk/resolution.js';
 
 export interface SplitParts {
   readonly engine: Engine;
@@ -24,8 +24,10 @@ export interface SplitParts {
 export interface Hole {
   /** Index of the field in its level-1 buffer. */
   readonly index: number;
-  /** The backing store's block; 0 while it is a dirty buffer without VBN. */
+  /** The backing store's block; 0 while it is a dirty buffer without VBN, and if it is external. */
   readonly vbn: number;
+  /** The bytes stand outside of the store. */
+  readonly isExternal: boolean;
   /** A copy of that buffer's bytes: it may be another block's when they are wanted. */
   readonly bytes: Uint8Array | undefined;
   readonly crc: number;
@@ -53,7 +55,7 @@ export async function loadHoles(
   }
 }
 
-type Found = HolesOfRange | { readonly missing: readonly { vbn: number; crc: number }[] };
+type Found = HolesOfRange | { readonly missing: readonly Missing[] };
 
 /** One synchronous look at the fields of both level-1 buffers. */
 function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
@@ -73,7 +75,8 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
   const resolution = resolver.resolve(backing, fbn / FIELDS_PER_BLOCK);
   if (resolution === undefined) return { missing: resolver.missing.slice() };
   if (resolution.dataCount === 0) {
-    const next = found === WALK_HOLE ? emptyUntil(engine, clone, fbn) : endOfRange;
+    const next =
+      found === WALK_HOLE ? emptyUntil(engine, resolver.externals, clone, fbn) : endOfRange;
     return { holes: [], nextFbn: Math.max(endOfRange, alignUp(next)) };
   }
   const holes: Hole[] = [];
@@ -84,12 +87,14 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
     const at = index * POINTER_WORDS;
     const words = resolution.words;
     const isBuffer = ((words[at + 1] as number) & FLAG_IN_MEMORY) !== 0;
+    const isExternal = ((words[at + 1] as number) & FLAG_EXTERNAL) !== 0;
     const vbn = isBuffer ? 0 : vbnAt(words, at);
-    if (!isBuffer && vbn <= ZERO_VBN) continue;
+    if (!isBuffer && !isExternal && vbn <= ZERO_VBN) continue;
     const masked = resolution.masked?.get(index) ?? BLOCK_BYTES;
     holes.push({
       index,
       vbn,
+      isExternal,
       bytes: isBuffer ? Uint8Array.from(engine.pool.bytes(words[at] as number)) : undefined,
       crc: words[at + 2] as number,
       validBytes: Math.min(BLOCK_BYTES, left, masked),

@@ -10,7 +10,8 @@
  * 4. Clones that split from one backing store go through it together and read each block once.
  * 5. A backing store that is being merged into the tree is not filled from: the split waits, and
  *    goes on with what lies below it; it has ended if nothing does.
- * 6. Out of space: the job pauses with the reason, keeps what it filled, and tries again later.
+ * 6. Out of space, or an external backing store that cannot be read: the job pauses with the
+ *    reason, keeps what it filled, and tries again later.
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
@@ -18,6 +19,7 @@ import type { BadRange, SplitMode, SplitPhase } from '../layout/tree-record.js';
 import { BAD_RANGES_MAX } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
 import { treeEntry } from '../vdisk/acts.js';
+import { externalUnder } from '../vdisk/externals.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import type { BackingReads } from './backing-reads.js';
@@ -42,6 +44,8 @@ export interface SplitState {
 class Job {
   readonly tree: Tree;
   reason: string | undefined;
+  /** What was said last: what goes on for hours is said once. */
+  loggedReason: string | undefined;
   filledBlocks = 0;
   /** The association is gone; the consistency point that says so is on its way. */
   isReleased = false;
@@ -168,7 +172,13 @@ export class SplitJobs {
 
   /** Every tree that has an unfinished split goes on. */
   resumeAll(): void {
-    for (const tree of this.#parts.engine.table.all()) this.resume(tree);
+    for (const tree of this.#parts.engine.table.all()) {
+      // What could not be read outside of the store may be back.
+      if (tree.split?.phase === 'paused' && externalUnder(tree) !== undefined) {
+        tree.split.phase = 'filling';
+      }
+      this.resume(tree);
+    }
   }
 
   doneOf(tree: Tree): Promise<void> {
@@ -282,8 +292,8 @@ export class SplitJobs {
     const outcomes = await settleAll(fills);
     let position = from;
     for (const outcome of outcomes) {
-      if (outcome.kind === 'no-space') {
-        this.#pause(job, 'out of space');
+      if (outcome.kind !== 'filled') {
+        this.#pause(job, outcome.kind === 'no-space' ? 'out of space' : outcome.reason, 'retry');
         break;
       }
       job.filledBlocks += outcome.blocks;
@@ -299,19 +309,22 @@ export class SplitJobs {
 
   // -- pause, release, end
 
-  #pause(job: Job, reason: string): void {
+  #pause(job: Job, reason: string, then: 'retry' | 'wait'): void {
     const { split } = job.tree;
     if (split === undefined) return;
     split.phase = 'paused';
     job.reason = reason;
     const { engine } = this.#parts;
-    engine.options.log({
-      level: 'warn',
-      event: 'split-paused',
-      message: `The split of tree ${job.tree.id} pauses: ${reason}.`,
-    });
-    if (split.bad.length > 0) return;
-    // Space comes back when somebody deletes something: look again.
+    if (job.loggedReason !== reason) {
+      job.loggedReason = reason;
+      engine.options.log({
+        level: 'warn',
+        event: 'split-paused',
+        message: `The split of tree ${job.tree.id} pauses: ${reason}.`,
+      });
+    }
+    if (then === 'wait') return;
+    // Space comes back when somebody deletes something, a file when it is put back: look again.
     engine.options.clock.setTimer(RETRY_MS, () => {
       if (this.#stopped || job.tree.split?.phase !== 'paused') return;
       job.tree.split.phase = 'filling';
@@ -327,7 +340,7 @@ export class SplitJobs {
     if (split === undefined) return;
     if (split.bad.length > 0) {
       const blocks = split.bad.reduce((sum, range) => sum + range.blocks, 0);
-      this.#pause(job, `${blocks} blocks of the backing store cannot be read`);
+      this.#pause(job, `${blocks} blocks of the backing store cannot be read`, 'wait');
       return;
     }
     engine.trees.noteDirty(tree, engine.generation);

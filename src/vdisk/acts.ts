@@ -1,5 +1,5 @@
 /**
- * Administrative acts: create, snapshot, clone, rename, resize, delete.
+ * Administrative acts: create, snapshot, clone, rename, resize, delete; external backing stores.
  *
  * 1. An act changes memory in one synchronous step and is then logged as one unit, so that it is
  *    there wholly or not at all after a crash. It is durable when its promise resolves.
@@ -16,11 +16,13 @@ import {
   VDISK_BYTES_MAX,
 } from '../base/units.js';
 import type { Random } from '../env/random.js';
+import { EXTERNAL_HEIGHT, type ExternalDescriptor } from '../layout/external-descriptor.js';
 import type { LogEntry } from '../layout/log-entry.js';
-import type { VdiskRecord } from '../layout/vdisk-record.js';
+import type { VdiskKind, VdiskRecord } from '../layout/vdisk-record.js';
 import type { Engine } from '../store/engine.js';
 import { cutCost, cutRange, isCutLoaded } from '../store/range-cut.js';
 import type { Tree } from '../store/tree.js';
+import { prepareDescriptor, putDescriptor, toDescriptorBlocks } from './descriptor-blocks.js';
 import { unloggedOf } from './vdisk.js';
 import { checkName, VdiskEntry, type VdiskTable } from './vdisk-table.js';
 import type { Writer } from './writer.js';
@@ -63,7 +65,8 @@ export class Acts {
     for (const { vdisk, snapshot } of items) {
       const entry = this.#table.get(vdisk);
       if (entry.record.kind !== 'vdisk') {
-        throw new StoreError('invalid', `${vdisk} is a snapshot already: clone it instead`);
+        const what = entry.record.kind === 'snapshot' ? 'a snapshot already' : 'external';
+        throw new StoreError('invalid', `${vdisk} is ${what}: clone it instead`);
       }
       this.#table.checkFree(`${vdisk}@${snapshot}`);
       if (seen.has(`${vdisk}@${snapshot}`)) {
@@ -100,7 +103,7 @@ export class Acts {
     checkName(name);
     await this.#room(4);
     const snapshot = this.#table.get(source);
-    if (snapshot.record.kind !== 'snapshot') {
+    if (snapshot.record.kind === 'vdisk') {
       throw new StoreError('invalid', `${source} is no snapshot: take one of it, and clone that`);
     }
     this.#table.checkFree(name);
@@ -112,6 +115,53 @@ export class Acts {
     await this.#log([treeEntry(tree), vdiskEntry(entry)]);
     entry.isVisible = true;
     return entry;
+  }
+
+  /**
+   * A disk that stands in files outside of the store. It comes with a consistency point, not with
+   * the log: that announces the feature to programs that do not know it, all in one. `open` is
+   * called before anybody can find it.
+   */
+  async createExternal(
+    name: string,
+    descriptor: ExternalDescriptor,
+    open: (tree: Tree) => void,
+  ): Promise<VdiskEntry> {
+    const engine = this.#engine;
+    checkName(name);
+    checkSize(name, descriptor.sizeBytes);
+    const blocks = toDescriptorBlocks(descriptor);
+    await this.#descriptorRoom(blocks.length);
+    this.#table.checkFree(name);
+    const tree = engine.addExternalTree(descriptor.sizeBytes);
+    engine.pool.makeFree(cutCost(tree) + blocks.length);
+    putDescriptor(engine, tree, blocks);
+    const entry = this.#addEntry(name, 'external', tree, undefined);
+    await engine.consistencyPoint();
+    open(tree);
+    entry.isVisible = true;
+    return entry;
+  }
+
+  /** The same disk stands in other files, or in files that look different. */
+  async redescribe(entry: VdiskEntry, descriptor: ExternalDescriptor): Promise<void> {
+    const engine = this.#engine;
+    const blocks = toDescriptorBlocks(descriptor);
+    await this.#descriptorRoom(blocks.length);
+    await prepareDescriptor(engine, entry.head);
+    this.#checkThere(entry);
+    putDescriptor(engine, entry.head, blocks);
+    await engine.consistencyPoint();
+  }
+
+  async #descriptorRoom(dataBlocks: number): Promise<void> {
+    const engine = this.#engine;
+    await engine.bufferRoom();
+    // A path from its block to the root, written anew, and the records.
+    const demand = { dataBlocks, metaBlocks: 2 * EXTERNAL_HEIGHT + 4 };
+    if (engine.medium.hasRoom(demand, 'client')) return;
+    if (engine.hasPendingFrees) await engine.consistencyPoint();
+    engine.admit(demand.dataBlocks, demand.metaBlocks, 'client');
   }
 
   async rename(name: string, newName: string): Promise<void> {
@@ -140,8 +190,10 @@ export class Acts {
   async resize(name: string, sizeBytes: number): Promise<void> {
     checkSize(name, sizeBytes);
     const entry = this.#table.get(name);
-    if (entry.record.kind === 'snapshot') {
-      throw new StoreError('read-only', `${name} is a snapshot: its size is fixed`);
+    const { kind } = entry.record;
+    if (kind !== 'vdisk') {
+      const what = kind === 'snapshot' ? 'a snapshot' : 'external';
+      throw new StoreError('read-only', `${name} is ${what}: its size is fixed`);
     }
     if (sizeBytes < entry.head.sizeBytes) await this.#shrink(entry, sizeBytes);
     else if (sizeBytes > entry.head.sizeBytes) await this.#grow(entry, sizeBytes);
@@ -232,12 +284,14 @@ export class Acts {
       const names = [...snapshots].map((each) => each.name).slice(0, 10);
       throw new StoreError('in-use', `${name} has snapshots: delete ${names.join(', ')} first`);
     }
-    if (head.overCount > 1) {
+    // A deleted snapshot merges into the one tree over it; an external one has nothing to merge.
+    if (head.overCount > (head.isExternal ? 0 : 1)) {
       const names = this.holdersOf(head).slice(0, 10).join(', ');
+      const orDefer = head.isExternal ? '' : ', or defer: then it goes when the last of them lets go';
       throw new StoreError(
         'in-use',
         `${name} is the backing store of ${head.overCount} others (${names}): ` +
-          'split or delete them first, or defer: then it goes when the last of them lets go',
+          `split or delete them first${orDefer}`,
       );
     }
   }
@@ -282,12 +336,7 @@ export class Acts {
     engine.admit(0, metaBlocks, urgency);
   }
 
-  #addEntry(
-    name: string,
-    kind: 'vdisk' | 'snapshot',
-    head: Tree,
-    of: VdiskEntry | undefined,
-  ): VdiskEntry {
+  #addEntry(name: string, kind: VdiskKind, head: Tree, of: VdiskEntry | undefined): VdiskEntry {
     const engine = this.#engine;
     const serial = new Uint8Array(16);
     this.#random.fill(serial);

@@ -7,7 +7,7 @@ import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointe
 import { WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
-import type { Resolution, Resolver } from './resolution.js';
+import { FLAG_EXTERNAL, type Missing, type Resolution, type Resolver } from './resolution.js';
 
 /** Zeros. */
 export const SOURCE_ZERO = 0;
@@ -15,8 +15,10 @@ export const SOURCE_ZERO = 0;
 export const SOURCE_BUFFER = 1;
 /** On the medium: `vbn`, `crc`. */
 export const SOURCE_VBN = 2;
-/** Metadata is missing: `missing` says which blocks. */
+/** Something is missing: `missing` says what to load. */
 export const SOURCE_MISS = 3;
+/** In the external backing store that the lineage ends in. */
+export const SOURCE_EXTERNAL = 4;
 
 export class BlockSource {
   readonly #engine: Engine;
@@ -30,7 +32,7 @@ export class BlockSource {
   isHole = false;
   /** Trees between this one and the one that has the block. */
   depth = 0;
-  readonly missing: { vbn: number; crc: number }[] = [];
+  readonly missing: Missing[] = [];
   // The last range that was resolved. Good for one synchronous stretch only: see `begin`.
   #lastTree: Tree | undefined;
   #lastRange = -1;
@@ -82,7 +84,7 @@ export class BlockSource {
 
   #throughHole(tree: Tree, fbn: number): number {
     const backing = tree.backing;
-    if (backing === undefined) return SOURCE_ZERO;
+    if (backing === undefined) return tree.isExternal ? this.#inExternal(tree, fbn) : SOURCE_ZERO;
     const left = tree.readThroughLimitBytes - fbn * BLOCK_BYTES;
     if (left <= 0) return SOURCE_ZERO;
     const range = Math.floor(fbn / FIELDS_PER_BLOCK);
@@ -99,6 +101,20 @@ export class BlockSource {
     return this.#fromResolution(this.#lastResolution as Resolution, fbn, left);
   }
 
+  /** The external tree itself is read. */
+  #inExternal(tree: Tree, fbn: number): number {
+    const left = tree.sizeBytes - fbn * BLOCK_BYTES;
+    if (left <= 0) return SOURCE_ZERO;
+    const resolution = this.#resolver.resolve(tree, Math.floor(fbn / FIELDS_PER_BLOCK));
+    if (resolution === undefined) {
+      this.missing.push(...this.#resolver.missing);
+      return SOURCE_MISS;
+    }
+    const found = this.#fromResolution(resolution, fbn, left);
+    this.depth = 0;
+    return found;
+  }
+
   #fromResolution(resolution: Resolution, fbn: number, left: number): number {
     const index = fbn % FIELDS_PER_BLOCK;
     const at = index * POINTER_WORDS;
@@ -112,7 +128,7 @@ export class BlockSource {
       return SOURCE_BUFFER;
     }
     const vbn = vbnAt(words, at);
-    if (vbn <= ZERO_VBN) return SOURCE_ZERO;
+    if (vbn <= ZERO_VBN) return (high & FLAG_EXTERNAL) === 0 ? SOURCE_ZERO : SOURCE_EXTERNAL;
     this.vbn = vbn;
     this.crc = words[at + 2] as number;
     this.buffer = this.#engine.pool.find(vbn);

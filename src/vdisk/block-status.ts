@@ -6,6 +6,7 @@ import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { SOURCE_MISS, SOURCE_ZERO } from './block-source.js';
 import type { Extent } from './block-target.js';
+import type { Externals } from './externals.js';
 import type { Reader, ReadTarget } from './reader.js';
 
 interface Parts {
@@ -70,7 +71,8 @@ async function statusSlice(parts: Parts, target: ReadTarget, answer: Answer): Pr
     }
     const isZero = found === SOURCE_ZERO;
     const isHole = isZero && source.isHole;
-    const next = isZero ? emptyUntil(parts.engine, tree, fbn) : fbn + 1;
+    const { externals } = parts.reader;
+    const next = isZero ? emptyUntil(parts.engine, externals, tree, fbn) : fbn + 1;
     const to = Math.min(next * BLOCK_BYTES, end);
     append(extents, {
       offset: at,
@@ -84,9 +86,14 @@ async function statusSlice(parts: Parts, target: ReadTarget, answer: Answer): Pr
 }
 
 /** End of the stretch that one pointer says is empty, in this tree and all it reads through. */
-export function emptyUntil(engine: Engine, tree: Tree, fbn: number): number {
+export function emptyUntil(engine: Engine, externals: Externals, tree: Tree, fbn: number): number {
   let until = Number.POSITIVE_INFINITY;
   for (let at: Tree | undefined = tree; at !== undefined; at = at.backing) {
+    if (at.isExternal) {
+      // It has no blocks of its own; behind its end there is nothing.
+      if (fbn * BLOCK_BYTES >= at.sizeBytes) break;
+      return Math.min(until, externals.emptyUntil(at, fbn));
+    }
     const found = engine.trees.walk(at, fbn);
     if (found === WALK_FIELD || found > WALK_FIELD) return fbn + 1;
     const beyond = fbn >= at.capacityFbn;

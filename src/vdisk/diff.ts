@@ -8,6 +8,8 @@ import { FLAG_FILLED, FLAG_IN_MEMORY, HOLE_VBN, vbnAt, ZERO_VBN } from '../layou
 import { WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
+import { PIECE_BLOCKS } from './external-store.js';
+import { type Externals, hasBit, type MissingPresence } from './externals.js';
 
 export interface DiffExtent {
   readonly offset: number;
@@ -35,7 +37,7 @@ function changedTrees(from: Tree | undefined, to: Tree, names: [string, string])
  * it runs no tree between them is merged away.
  */
 export async function* diffTrees(
-  engine: Engine,
+  { engine, externals }: { readonly engine: Engine; readonly externals: Externals },
   from: Tree | undefined,
   to: Tree,
   names: [string, string],
@@ -47,9 +49,14 @@ export async function* diffTrees(
     let extent: DiffExtent | undefined;
     const end = Math.ceil(to.sizeBytes / BLOCK_BYTES);
     for (let fbn = 0, looked = 0; fbn < end; ) {
-      const look = lookAt(engine, trees, fbn, from === undefined);
+      const look = lookAt(engine, externals, trees, fbn, from === undefined);
       if (look === 'load') {
         await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+        engine.assertAlive();
+        continue;
+      }
+      if ('external' in look) {
+        await externals.loadPresence(look);
         engine.assertAlive();
         continue;
       }
@@ -78,13 +85,15 @@ interface Look {
 
 function lookAt(
   engine: Engine,
+  externals: Externals,
   trees: readonly Tree[],
   fbn: number,
   isWhole: boolean,
-): Look | 'load' {
+): Look | MissingPresence | 'load' {
   const walker = engine.trees;
   let until = Number.POSITIVE_INFINITY;
   for (const tree of trees) {
+    if (tree.isExternal) return lookOutside(externals, tree, fbn, until);
     const found = walker.walk(tree, fbn);
     if (found === WALK_MISS) return 'load';
     if (found === WALK_FIELD) {
@@ -125,4 +134,20 @@ function lookAt(
     until = Math.min(until, Math.max(fbn + 1, limitFbn));
   }
   return { kind: 'same', until };
+}
+
+/** The image of an external tree is content since the beginning, where it has data. */
+function lookOutside(
+  externals: Externals,
+  external: Tree,
+  fbn: number,
+  until: number,
+): Look | MissingPresence {
+  const piece = Math.floor(fbn / PIECE_BLOCKS);
+  const bits = externals.presenceOf(external, piece);
+  if (bits === undefined) return { external, piece };
+  if (fbn * BLOCK_BYTES < external.sizeBytes && hasBit(bits, fbn)) {
+    return { kind: 'data', until: fbn + 1 };
+  }
+  return { kind: 'same', until: Math.min(until, externals.emptyUntil(external, fbn)) };
 }

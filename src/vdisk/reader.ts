@@ -6,14 +6,23 @@
  * 2. Data goes to the caller only after its checksum agreed; a block that does not is `corrupt` and
  *    named by vdisk and FBN.
  * 3. Blocks with adjacent VBNs are read in one call. Short reads stay in memory; long ones go
- *    straight to the caller, so that a backup does not push everybody's working set out.
+ *    straight to the caller, so that a backup does not push everybody's working set out. What an
+ *    external backing store has is not kept: the system keeps its file.
  */
+import { invariant } from '../base/invariant.js';
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
-import { BlockSource, SOURCE_BUFFER, SOURCE_MISS, SOURCE_VBN } from './block-source.js';
-import type { Resolver } from './resolution.js';
+import {
+  BlockSource,
+  SOURCE_BUFFER,
+  SOURCE_EXTERNAL,
+  SOURCE_MISS,
+  SOURCE_VBN,
+} from './block-source.js';
+import { type Externals, externalUnder } from './externals.js';
+import type { Missing, Resolver } from './resolution.js';
 
 /** Reads of fewer blocks than this stay in memory. */
 const KEPT_BLOCKS_MAX = 16;
@@ -28,20 +37,32 @@ export interface ReadTarget {
   checkRange(offset: number, length: number): void;
 }
 
-interface WantedBlock {
+interface WantedPart {
   readonly fbn: number;
+  readonly validBytes: number;
+}
+
+interface WantedBlock extends WantedPart {
   readonly vbn: number;
   readonly crc: number;
-  readonly validBytes: number;
+}
+
+/** What a look has found to be read. */
+interface Wanted {
+  readonly blocks: WantedBlock[];
+  /** In the external backing store. */
+  readonly external: WantedPart[];
 }
 
 export class Reader {
   readonly #engine: Engine;
   readonly source: BlockSource;
+  readonly externals: Externals;
 
   constructor(engine: Engine, resolver: Resolver) {
     this.#engine = engine;
     this.source = new BlockSource(engine, resolver);
+    this.externals = resolver.externals;
   }
 
   read(target: ReadTarget, offset: number, into: Uint8Array): void | Promise<void> {
@@ -82,11 +103,11 @@ export class Reader {
 
   async #readLater(target: ReadTarget, offset: number, into: Uint8Array): Promise<void> {
     for (;;) {
-      const wanted: WantedBlock[] = [];
+      const wanted: Wanted = { blocks: [], external: [] };
       const missing = this.#collect(target.head, offset, into, wanted);
       if (missing.length === 0) {
         // Still the same synchronous step: the reads count from here on.
-        await this.#fetch(target.name, wanted, offset, into);
+        await this.#fetchAll(target, wanted, offset, into);
         return;
       }
       try {
@@ -123,24 +144,26 @@ export class Reader {
     return error;
   }
 
-  loadAll(missing: readonly { vbn: number; crc: number }[]): Promise<unknown> {
+  /** @throws {StoreError} corrupt, device; an ExternalError */
+  loadAll(missing: readonly Missing[]): Promise<unknown> {
     const seen = new Set<number>();
     const loads: Promise<void>[] = [];
-    for (const { vbn, crc } of missing) {
-      if (seen.has(vbn)) continue;
-      seen.add(vbn);
-      loads.push(this.#engine.loader.loadMeta(vbn, crc));
+    let presence = -1;
+    for (const each of missing) {
+      if ('external' in each) {
+        // A request is in one lineage: there is one external tree.
+        if (each.piece !== presence) loads.push(this.externals.loadPresence(each));
+        presence = each.piece;
+      } else if (!seen.has(each.vbn)) {
+        seen.add(each.vbn);
+        loads.push(this.#engine.loader.loadMeta(each.vbn, each.crc));
+      }
     }
     return Promise.all(loads);
   }
 
-  /** Delivers what is in memory, lists what is on the medium; returns the metadata to load. */
-  #collect(
-    tree: Tree,
-    offset: number,
-    into: Uint8Array,
-    wanted: WantedBlock[],
-  ): { vbn: number; crc: number }[] {
+  /** Delivers what is in memory, lists what has to be read; returns what to load first. */
+  #collect(tree: Tree, offset: number, into: Uint8Array, wanted: Wanted): Missing[] {
     const { source } = this;
     source.begin();
     const end = offset + into.length;
@@ -150,7 +173,10 @@ export class Reader {
       const count = Math.min(BLOCK_BYTES - start, end - at);
       const found = source.find(tree, fbn);
       if (found === SOURCE_VBN) {
-        wanted.push({ fbn, vbn: source.vbn, crc: source.crc, validBytes: source.validBytes });
+        const { vbn, crc, validBytes } = source;
+        wanted.blocks.push({ fbn, vbn, crc, validBytes });
+      } else if (found === SOURCE_EXTERNAL) {
+        wanted.external.push({ fbn, validBytes: source.validBytes });
       } else if (found !== SOURCE_MISS) {
         this.#deliver(found, into, at - offset, start, count);
       }
@@ -159,12 +185,75 @@ export class Reader {
     return source.missing.slice();
   }
 
+  async #fetchAll(
+    target: ReadTarget,
+    wanted: Wanted,
+    offset: number,
+    into: Uint8Array,
+  ): Promise<void> {
+    const { blocks, external } = wanted;
+    const reads = this.#fetch(target.name, blocks, offset, into);
+    if (external.length > 0) {
+      const tree = externalUnder(target.head);
+      invariant(tree !== undefined, 'what is read outside of the store has an external tree');
+      reads.push(...this.#fetchExternal(tree, external, offset, into));
+    }
+    if (reads.length === 1) return reads[0];
+    // The caller may use its buffer again when this is over: nothing may still be read into it.
+    for (const outcome of await Promise.allSettled(reads)) {
+      if (outcome.status === 'rejected') throw outcome.reason;
+    }
+  }
+
+  /** Adjacent blocks in one call. */
+  #fetchExternal(
+    tree: Tree,
+    wanted: readonly WantedPart[],
+    offset: number,
+    into: Uint8Array,
+  ): Promise<void>[] {
+    const reads: Promise<void>[] = [];
+    for (let start = 0; start < wanted.length; ) {
+      let end = start + 1;
+      const first = (wanted[start] as WantedPart).fbn;
+      while (
+        end < wanted.length &&
+        end - start < RUN_BLOCKS_MAX &&
+        (wanted[end] as WantedPart).fbn === first + end - start
+      ) {
+        end++;
+      }
+      reads.push(this.#fetchExternalRun(tree, wanted.slice(start, end), offset, into));
+      start = end;
+    }
+    return reads;
+  }
+
+  async #fetchExternalRun(
+    tree: Tree,
+    run: readonly WantedPart[],
+    offset: number,
+    into: Uint8Array,
+  ): Promise<void> {
+    const { fbn } = run[0] as WantedPart;
+    const at = fbn * BLOCK_BYTES - offset;
+    const length = run.length * BLOCK_BYTES;
+    const isInside = at >= 0 && at + length <= into.length;
+    const bytes = isInside ? into.subarray(at, at + length) : new Uint8Array(length);
+    await this.externals.read(tree, fbn, bytes);
+    run.forEach((part, index) => {
+      const start = index * BLOCK_BYTES;
+      if (!isInside) copyOut(part, bytes.subarray(start, start + BLOCK_BYTES), offset, into);
+      else bytes.fill(0, start + part.validBytes, start + BLOCK_BYTES);
+    });
+  }
+
   #fetch(
     name: string,
     wanted: readonly WantedBlock[],
     offset: number,
     into: Uint8Array,
-  ): Promise<unknown> {
+  ): Promise<void>[] {
     const keep = wanted.length <= KEPT_BLOCKS_MAX;
     const reads: Promise<void>[] = [];
     for (let start = 0; start < wanted.length; ) {
@@ -183,7 +272,7 @@ export class Reader {
       );
       start = end;
     }
-    return Promise.all(reads);
+    return reads;
   }
 
   async #fetchKept(
@@ -252,7 +341,7 @@ export class Reader {
   }
 }
 
-function copyOut(block: WantedBlock, bytes: Uint8Array, offset: number, into: Uint8Array): void {
+function copyOut(block: WantedPart, bytes: Uint8Array, offset: number, into: Uint8Array): void {
   const at = block.fbn * BLOCK_BYTES - offset;
   const from = Math.max(0, -at);
   const to = Math.min(BLOCK_BYTES, into.length - at);

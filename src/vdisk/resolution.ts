@@ -7,13 +7,20 @@
  * 2. It is kept only for trees that do not change, and dropped for a range (`dropRanges`) when a
  *    merge moves pointers there, altogether (`clear`) when a tree leaves a lineage. One that names
  *    a dirty buffer is not kept: the buffer gets a VBN soon.
- * 3. A split that fills a hole of a backing store changes no bytes; what it resolved to stays true
+ * 3. What is a hole down to an external tree at the end stands in its file, where that has data:
+ *    such a field has FLAG_EXTERNAL and no VBN.
+ * 4. A split that fills a hole of a backing store changes no bytes; what it resolved to stays true
  *    until the association is released.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { type BufferTrees, WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
+import { PIECE_BLOCKS } from './external-store.js';
+import { Externals, hasBit, type MissingPresence } from './externals.js';
+
+/** In memory only, in a resolution: the bytes are those of the external backing store. */
+export const FLAG_EXTERNAL = 0x4000_0000;
 
 const RANGE_WORDS = FIELDS_PER_BLOCK * POINTER_WORDS;
 /** Resolutions whose words are one piece of memory: pieces of 4 KiB are dear to make. */
@@ -25,7 +32,7 @@ export class Resolution {
   /** Blocks of which only so many bytes count, by index: a read-through limit lies in them. */
   masked: Map<number, number> | undefined;
   isLasting = true;
-  /** Fields that lead to a data block. */
+  /** Fields that lead to a data block, or to the external backing store. */
   dataCount = 0;
 
   constructor(words: Uint32Array) {
@@ -38,21 +45,25 @@ export interface MissingBlock {
   readonly crc: number;
 }
 
+export type Missing = MissingBlock | MissingPresence;
+
 export class Resolver {
+  readonly externals: Externals;
   readonly #trees: BufferTrees;
   readonly #ranges = new Map<Tree, Map<number, Resolution>>();
   readonly #countMax: number;
   #count = 0;
-  /** After `resolve` gave undefined: metadata blocks to load. */
-  readonly missing: MissingBlock[] = [];
+  /** After `resolve` gave undefined: what to load. */
+  readonly missing: Missing[] = [];
 
   #piece = new Uint32Array(0);
   #pieceLeft = 0;
   /** Fields that a pass has found nothing for so far. */
   readonly #open = new Uint8Array(FIELDS_PER_BLOCK);
 
-  constructor(trees: BufferTrees, memoryBytes: number) {
+  constructor(trees: BufferTrees, memoryBytes: number, externals = new Externals()) {
     this.#trees = trees;
+    this.externals = externals;
     this.#countMax = Math.max(64, Math.floor(memoryBytes / 16 / BLOCK_BYTES));
   }
 
@@ -91,6 +102,7 @@ export class Resolver {
       }
       limit = Math.min(limit, at.readThroughLimitBytes);
       if (limit <= range * FIELDS_PER_BLOCK * BLOCK_BYTES) break;
+      if (at.isExternal) this.#takeExternal(resolution, at, depth, limit, range);
       depth++;
     }
     return this.missing.length > 0 ? undefined : resolution;
@@ -130,6 +142,35 @@ export class Resolver {
       }
     }
     return left === 0;
+  }
+
+  /** What is still open stands in the files behind the tree, where they have data. */
+  #takeExternal(
+    resolution: Resolution,
+    tree: Tree,
+    depth: number,
+    limit: number,
+    range: number,
+  ): void {
+    const first = range * FIELDS_PER_BLOCK;
+    const piece = Math.floor(first / PIECE_BLOCKS);
+    const bits = this.externals.presenceOf(tree, piece);
+    if (bits === undefined) {
+      this.missing.push({ external: tree, piece });
+      return;
+    }
+    for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
+      const left = limit - (first + index) * BLOCK_BYTES;
+      if (left <= 0) break;
+      if (this.#open[index] === 0 || !hasBit(bits, first + index)) continue;
+      resolution.words[index * POINTER_WORDS + 1] = FLAG_EXTERNAL;
+      resolution.words[index * POINTER_WORDS + 3] = depth;
+      resolution.dataCount++;
+      if (left < BLOCK_BYTES) {
+        resolution.masked ??= new Map();
+        resolution.masked.set(index, left);
+      }
+    }
   }
 
   #takeField(

@@ -48,7 +48,7 @@ async function countReadThrough(engine: Engine, reader: Reader, tree: Tree): Pro
       continue;
     }
     if (found === SOURCE_ZERO) {
-      fbn = emptyUntil(engine, tree, fbn);
+      fbn = emptyUntil(engine, reader.externals, tree, fbn);
     } else {
       if (source.isHole) count++;
       fbn++;

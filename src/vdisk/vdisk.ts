@@ -32,7 +32,7 @@ export class Vdisk implements BlockTarget {
   }
 
   get readOnly(): boolean {
-    return this.#entry.record.kind === 'snapshot';
+    return this.#entry.record.kind !== 'vdisk';
   }
 
   /** The tree that takes the vdisk's writes now. */
@@ -56,7 +56,9 @@ export class Vdisk implements BlockTarget {
 
   #checkWrite(offset: number, length: number): void {
     this.checkRange(offset, length);
-    if (this.readOnly) throw new StoreError('read-only', `${this.name} is a snapshot`);
+    if (!this.readOnly) return;
+    const what = this.#entry.record.kind === 'snapshot' ? 'a snapshot' : 'external: clone it';
+    throw new StoreError('read-only', `${this.name} is ${what}`);
   }
 
   read(offset: number, into: Uint8Array): void | Promise<void> {

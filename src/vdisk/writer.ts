@@ -13,6 +13,7 @@
  *    place.
  */
 import { crc32 } from '../base/checksum.js';
+import { invariant } from '../base/invariant.js';
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import type { BlockTag } from '../layout/log-record.js';
@@ -21,7 +22,15 @@ import { WALK_FIELD } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import { cutCost, cutRange, isCutLoaded } from '../store/range-cut.js';
 import { ExtentList, type Tree } from '../store/tree.js';
-import { type BlockSource, SOURCE_BUFFER, SOURCE_MISS, SOURCE_VBN } from './block-source.js';
+import {
+  type BlockSource,
+  SOURCE_BUFFER,
+  SOURCE_EXTERNAL,
+  SOURCE_MISS,
+  SOURCE_VBN,
+} from './block-source.js';
+import { externalUnder } from './externals.js';
+import { HeldBlocks } from './held-blocks.js';
 import type { Reader } from './reader.js';
 
 /** Whole blocks of a request from this size on are placed before they enter the tree: 64 KiB. */
@@ -44,8 +53,8 @@ export class Writer {
   readonly #engine: Engine;
   readonly #reader: Reader;
   readonly #source: BlockSource;
-  /** Data block to load before a part of it can be written. */
-  #wantedData: { fbn: number } | undefined;
+  /** Data block to load before a part of it can be written, and the external tree that has it. */
+  #wantedData: { readonly fbn: number; readonly external: Tree | undefined } | undefined;
 
   constructor(engine: Engine, reader: Reader) {
     this.#engine = engine;
@@ -76,28 +85,39 @@ export class Writer {
     first: Step,
   ): Promise<void> {
     const end = offset + data.length;
+    const held = new HeldBlocks(this.#engine.pool);
     let step = first;
-    for (let at = offset; at < end; ) {
-      const next = Math.min(end, nextRange(at));
-      const bytes = slice(data, at - offset, next - offset);
-      if (step === 'done') step = this.#tryPiece(target.head, at, bytes);
-      let didWait = false;
-      while (step !== 'done') {
-        didWait = await this.#waitFor(step, target, didWait);
-        target.checkRange(at, bytes.length);
-        step = this.#tryPiece(target.head, at, bytes);
+    try {
+      for (let at = offset; at < end; ) {
+        const next = Math.min(end, nextRange(at));
+        const bytes = slice(data, at - offset, next - offset);
+        if (step === 'done') step = this.#tryPiece(target.head, at, bytes, held);
+        let didWait = false;
+        while (step !== 'done') {
+          didWait = await this.#waitFor(step, target, didWait, held);
+          target.checkRange(at, bytes.length);
+          step = this.#tryPiece(target.head, at, bytes, held);
+        }
+        at = next;
       }
-      at = next;
+    } finally {
+      held.release();
     }
   }
 
   /** Makes true what a step lacked. @returns true if a consistency point gave no space so far */
-  async #waitFor(step: Step, target: WriteTarget, didWait: boolean): Promise<boolean> {
+  async #waitFor(
+    step: Step,
+    target: WriteTarget,
+    didWait: boolean,
+    held?: HeldBlocks,
+  ): Promise<boolean> {
     const engine = this.#engine;
     const wanted = this.#wantedData;
     if (step === 'load') {
       this.#wantedData = undefined;
-      if (wanted !== undefined) await this.#loadData(target, wanted.fbn);
+      if (wanted?.external !== undefined) await this.#hold(wanted.external, wanted.fbn, held);
+      else if (wanted !== undefined) await this.#loadData(target, wanted.fbn);
       else await this.#reader.loadAll(this.#source.missing.slice());
     } else if (step === 'room') {
       await engine.bufferRoom();
@@ -115,8 +135,15 @@ export class Writer {
     await this.#reader.read(target, fbn * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES));
   }
 
+  async #hold(external: Tree, fbn: number, held: HeldBlocks | undefined): Promise<void> {
+    invariant(held !== undefined, 'who writes a part of a block can hold the old one');
+    const bytes = new Uint8Array(BLOCK_BYTES);
+    await this.#reader.externals.read(external, fbn, bytes);
+    held.put(fbn, bytes);
+  }
+
   /** One piece, in one level-1 range. */
-  #tryPiece(tree: Tree, offset: number, data: Uint8Array): Step {
+  #tryPiece(tree: Tree, offset: number, data: Uint8Array, held?: HeldBlocks): Step {
     const engine = this.#engine;
     const { trees, pool, generation } = engine;
     if (!engine.hasBufferRoomFor(tree)) return 'room';
@@ -132,10 +159,11 @@ export class Writer {
     }
     const headPart = offset % BLOCK_BYTES !== 0;
     const tailPart = (offset + data.length) % BLOCK_BYTES !== 0;
-    const headSource = headPart || (first === last && tailPart) ? this.#pinOld(tree, first) : 0;
+    const headSource =
+      headPart || (first === last && tailPart) ? this.#pinOld(tree, first, held) : 0;
     if (headSource < 0) return 'load';
     const headValid = this.#source.validBytes;
-    const tailSource = tailPart && last !== first ? this.#pinOld(tree, last) : 0;
+    const tailSource = tailPart && last !== first ? this.#pinOld(tree, last, held) : 0;
     const tailValid = this.#source.validBytes;
     const isReady = tailSource >= 0 && this.#admit(tree, first, count, cost);
     if (isReady) {
@@ -151,12 +179,18 @@ export class Writer {
   }
 
   /** Pins the buffer with the block's old bytes: 0 for zeros, -1 if it must be loaded first. */
-  #pinOld(tree: Tree, fbn: number): number {
+  #pinOld(tree: Tree, fbn: number, held: HeldBlocks | undefined): number {
     const found = this.#source.find(tree, fbn);
     if (found === SOURCE_MISS) return -1;
     if (found === SOURCE_VBN) {
-      this.#wantedData = { fbn };
+      this.#wantedData = { fbn, external: undefined };
       return -1;
+    }
+    if (found === SOURCE_EXTERNAL) {
+      // Its content never changes, so what was loaded for this write is still true.
+      const buffer = held?.pin(fbn) ?? -1;
+      if (buffer < 0) this.#wantedData = { fbn, external: externalUnder(tree) };
+      return buffer;
     }
     if (found !== SOURCE_BUFFER) return 0;
     this.#engine.pool.pin(this.#source.buffer);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { MEDIUM_KINDS, type MediumKind } from '../../sim/machine.js';
+import { SimulatedExternals } from '../../sim/world/simulated-externals.js';
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { MeteredTarget, newVdiskMeter } from '../../src/control/metered-target.js';
 import type { Clock } from '../../src/env/clock.js';
@@ -11,14 +12,19 @@ import { blockTargetContract, TARGET_BYTES, type TargetFixture } from './block-t
 
 type Store = TestStore['store'];
 
-async function fixtureOf(
-  medium: MediumKind,
-  make: (store: Store, content: Uint8Array, test: TestStore<Clock>) => Promise<string>,
-): Promise<TargetFixture> {
-  const test = await openTestStore(medium, systemClock);
+type Make = (
+  store: Store,
+  content: Uint8Array,
+  test: TestStore<Clock>,
+  externals: SimulatedExternals,
+) => Promise<string>;
+
+async function fixtureOf(medium: MediumKind, make: Make): Promise<TargetFixture> {
+  const externals = new SimulatedExternals(() => systemClock.yield());
+  const test = await openTestStore(medium, systemClock, { externals });
   const others: TestStore<Clock>[] = [];
   const content = pattern(TARGET_BYTES, 5);
-  const name = await make(test.store, content, test);
+  const name = await make(test.store, content, test, externals);
   return {
     target: test.store.vdisk(name),
     content,
@@ -63,6 +69,26 @@ async function metered(making: Promise<TargetFixture>): Promise<TargetFixture> {
   };
 }
 
+/** A clone of an image that is larger, with blocks of its own and of the snapshot between. */
+async function cloneOfExternal(
+  store: Store,
+  content: Uint8Array,
+  externals: SimulatedExternals,
+): Promise<string> {
+  const bytes = resized(content, content.length + 5000 * 512).fill(0x11, content.length);
+  bytes.fill(0x22, 600_000, 700_000);
+  externals.add('/image', bytes);
+  await store.createExternal('image', '/image');
+  const between = await store.clone('image', 'between');
+  await between.write(600_000, content.subarray(600_000, 700_000));
+  await between.trim(content.length, 20_000);
+  await store.snapshot([{ vdisk: 'between', snapshot: 's' }]);
+  const clone = await store.clone('between@s', 'clone');
+  await clone.write(0, content.subarray(0, 100_000));
+  await store.resize('clone', content.length);
+  return 'clone';
+}
+
 for (const medium of MEDIUM_KINDS) {
   blockTargetContract(`vdisk (${medium})`, () =>
     fixtureOf(medium, async (store, content) => {
@@ -102,7 +128,30 @@ for (const medium of MEDIUM_KINDS) {
     }),
   );
 
+  blockTargetContract(`clone of an external image (${medium})`, () =>
+    fixtureOf(medium, (store, content, _, externals) => {
+      return cloneOfExternal(store, content, externals);
+    }),
+  );
+
   for (const mode of ['copy', 'share'] satisfies SplitMode[]) {
+    blockTargetContract(`clone of an external image in mid-split (${medium}, ${mode})`, () =>
+      fixtureOf(medium, async (store, content, _, externals) => {
+        const name = await cloneOfExternal(store, content, externals);
+        await store.split(name, { mode });
+        return name;
+      }),
+    );
+
+    blockTargetContract(`split clone of an external image (${medium}, ${mode})`, () =>
+      fixtureOf(medium, async (store, content, _, externals) => {
+        const name = await cloneOfExternal(store, content, externals);
+        await (await store.split(name, { mode })).done;
+        assert.equal(store.show(name).backing, undefined);
+        return name;
+      }),
+    );
+
     blockTargetContract(`clone in mid-split (${medium}, ${mode})`, () =>
       fixtureOf(medium, async (store, content) => {
         const name = await cloneOf(store, content);

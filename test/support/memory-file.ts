@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { StoreError } from '../../src/base/store-error.js';
 import type { ByteRange } from '../../src/env/file-holes.js';
-import type { RandomAccessFile } from '../../src/env/random-access-file.js';
+import type { FileStamp, RandomAccessFile } from '../../src/env/random-access-file.js';
 
 export class MemoryFile implements RandomAccessFile {
   readonly name: string;
@@ -38,6 +38,10 @@ export class MemoryFile implements RandomAccessFile {
 
   async *dataRanges(offset: number, length: number): AsyncGenerator<ByteRange> {
     yield { offset, length };
+  }
+
+  stamp(): Promise<FileStamp> {
+    return Promise.resolve({ sizeBytes: this.sizeBytes, modifiedNs: 0n, changedNs: 0n });
   }
 
   close(): Promise<void> {

@@ -209,3 +209,25 @@ function writePacked(file: Growing, plan: Qcow2Plan, at: number, content: Uint8A
   file.u64(at, PACKED | (BigInt(sectors) << offsetBits) | BigInt(host));
   return host;
 }
+
+/** An image over another one, clusters of 64 KiB, and the disk that the two are. */
+export function buildChain(backing: string): {
+  base: Uint8Array;
+  top: Uint8Array;
+  disk: Uint8Array;
+} {
+  const plan = { version: 3, clusterBits: 16 } as const;
+  const bytes = 65536;
+  const base = buildQcow2({ ...plan, clusters: ['data', 'data', 'hole', 'packed'], salt: 1 });
+  const top = buildQcow2({
+    ...plan,
+    clusters: ['hole', 'data', 'hole', 'hole'],
+    cutBytes: 512,
+    backing: { name: backing, format: 'qcow2' },
+  });
+  const disk = new Uint8Array(4 * bytes - 512);
+  disk.set(clusterContent(0, bytes, 1));
+  disk.set(clusterContent(1, bytes), bytes);
+  disk.set(clusterContent(3, bytes, 1).subarray(0, bytes - 512), 3 * bytes);
+  return { base: base.bytes, top: top.bytes, disk };
+}
