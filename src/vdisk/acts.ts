@@ -287,7 +287,7 @@ export class Acts {
     // A deleted snapshot merges into the one tree over it; an external one has nothing to merge.
     if (head.overCount > (head.isExternal ? 0 : 1)) {
       const names = this.holdersOf(head).slice(0, 10).join(', ');
-      const orDefer = head.isExternal ? '' : ', or defer: then it goes when the last of them lets go';
+      const orDefer = head.isExternal ? '' : ', or defer: it goes when the last of them lets go';
       throw new StoreError(
         'in-use',
         `${name} is the backing store of ${head.overCount} others (${names}): ` +
