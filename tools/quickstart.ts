@@ -59,7 +59,7 @@ async function main({ dir, keep, imageMib }: Options): Promise<boolean> {
     // While the folder is still locked: a run that waits for it begins with an empty one.
     if (isProven && !keep) folder.remove();
     tellEnd(story, isProven);
-    if (isProven) tellNext(story, keiki, server, keep ? folder : undefined);
+    if (isProven) tellNext(story, keiki, server, keep);
     else story.say(`The files are left in ${dir}/; the server's log is ${folder.log}.`);
     return isProven;
   } finally {
@@ -73,21 +73,20 @@ function tellEnd(story: Story, isProven: boolean): void {
   story.heading(`${end}: ${story.seconds.toFixed(1)} s in all.`);
 }
 
-/** @param kept  what is left to try it on */
-function tellNext(story: Story, keiki: Keiki, server: Server, kept: Folder | undefined): void {
+/** @param isKept  the store is left, to try things on */
+function tellNext(story: Story, keiki: Keiki, server: Server, isKept: boolean): void {
   story.heading('What to try next');
-  if (kept === undefined) {
+  if (!isKept) {
     story.say('Your own disk:');
     story.command(`${keiki.line(['serve', '--store', 'disks.keiki', '--size', '64G'])} &`);
     story.command(keiki.line(['import', 'DISK.qcow2', 'golden']));
     story.say('This store, to play with (--keep leaves it, and says how to go on):');
     story.command('npm run quickstart -- --keep');
   } else {
-    const socket = kept.socket('web.sock');
-    story.say('The store is left as it is. Start its server again, and mount one of its disks:');
+    story.say('The store is left as it is. Start its server again; web has its socket again, too:');
     story.command(keiki.environmentLine);
     story.command(`${server.commandLine} &`);
-    story.command(keiki.line(['attach', 'web', '--socket', socket]));
+    story.command(keiki.line(['show', 'web']));
     story.command(keiki.line(['snapshot', 'web', 'today']));
     story.command(keiki.line(['clone', 'web@today', 'shop']));
     story.command(keiki.line(['diff', 'web@today', 'web']));

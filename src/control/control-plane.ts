@@ -15,6 +15,7 @@ import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
 import type { Histogram } from './histogram.js';
 import { Jobs } from './jobs.js';
+import type { AttachmentKeeper } from './kept-attachments.js';
 import type { Address, Client, Job, Server, Vdisk } from './schemas.js';
 import { statsOf } from './stats.js';
 
@@ -36,6 +37,8 @@ export interface ControlPlaneOptions {
   /** On TCP ports of NBD. */
   readonly nbdTls?: NbdTls | undefined;
   readonly allowInsecure: boolean;
+  /** Undefined: no attachment outlives the server. */
+  readonly attachmentKeeper?: AttachmentKeeper | undefined;
   readonly deviceTimes?: DeviceTimes;
 }
 
@@ -73,7 +76,7 @@ export class ControlPlane {
       },
     });
     const { exports } = this;
-    this.attachments = new Attachments({ ...options, exports });
+    this.attachments = new Attachments({ ...options, exports, keeper: options.attachmentKeeper });
     this.jobs = new Jobs(clock, (job) => this.#tellJob(job));
   }
 

@@ -1,8 +1,9 @@
 /** The server as a process: how it starts, what ends it, and what is there afterwards. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, linkSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { describe, it } from 'node:test';
 import { DaemonLab } from '../../test/support/daemon-lab.js';
 import { MIB } from '../base/units.js';
@@ -35,6 +36,42 @@ async function splitDone(lab: DaemonLab): Promise<void> {
 }
 
 describe('keiki serve', () => {
+  it('gives vdisks their own sockets and ports again after SIGKILL', async () => {
+    await withLab(async (lab) => {
+      const first = await lab.start();
+      for (const name of ['a', 'b']) {
+        await lab.call('POST', '/v1/vdisks', { name, sizeBytes: MIB });
+      }
+      const socket = lab.path('a.sock');
+      await lab.call('PUT', '/v1/vdisks/a/attachment', { socket });
+      await lab.call('PUT', '/v1/vdisks/b/attachment', { port: 0 });
+      const before = await lab.call('GET', '/v1/attachments');
+      assert.equal((before.attachments as unknown[]).length, 2);
+      assert.equal(await first.kill('SIGKILL'), 'SIGKILL');
+
+      const second = await lab.start();
+      assert.match(second.log, /attachment-restored: a: at .*a\.sock\n.*attachment-restored: b: /);
+      assert.deepEqual(await lab.call('GET', '/v1/attachments'), before);
+      const client = connect(socket);
+      const [greeting] = (await once(client, 'data')) as [Buffer];
+      assert.equal(greeting.toString('latin1', 0, 8), 'NBDMAGIC');
+      client.destroy();
+      // Killed between the end of a vdisk and that of what is kept for it.
+      const kept = readFileSync(lab.path('store.attachments'));
+      await lab.call('DELETE', '/v1/vdisks/b');
+      await second.kill('SIGKILL');
+      writeFileSync(lab.path('store.attachments'), kept);
+      const third = await lab.start();
+      assert.match(third.log, /warn {2}attachment-dropped: b is not there any more/);
+      const { attachments } = await lab.call('GET', '/v1/attachments');
+      assert.deepEqual(
+        (attachments as { vdisk: string }[]).map(({ vdisk }) => vdisk),
+        ['a'],
+      );
+      assert.equal(statSync(lab.path('store.attachments')).mode & 0o777, 0o600);
+    });
+  });
+
   it('makes a store, ends on SIGTERM, recovers after SIGKILL, ends with its disk', async () => {
     await withLab(async (lab) => {
       const first = await lab.start();

@@ -16,6 +16,7 @@ import type { LogSink } from '../env/log-sink.js';
 import { seededRandom } from '../env/seeded-random.js';
 import { systemClock } from '../env/system-clock.js';
 import { nbdMemory } from '../target/nbd/listener.js';
+import { attachmentKeeper } from './attachments-file.js';
 import { type ConfigSources, readSettings } from './config.js';
 import { daemonLog } from './daemon-log.js';
 import { entropySeed } from './entropy.js';
@@ -126,6 +127,7 @@ async function start(
       storePath: device.name,
       socketMode: settings['nbd.socket-mode'],
       allowInsecure: settings['nbd.allow-insecure'],
+      attachmentKeeper: attachmentKeeper(settings),
       deviceTimes: device.times,
       drainMs: settings['server.drain-ms'],
       onBug: (error, where) => end.bug(error, where),

@@ -57,6 +57,7 @@ export class Service {
     const { api, nbd, memory, clock, log, nbdTls } = this.#options;
     const { plane } = this;
     await plane.resume();
+    await plane.attachments.restore();
     // NBD first: whoever asks the API finds all there.
     for (const address of nbd) {
       const { exports } = plane;

@@ -107,6 +107,12 @@ export const SETTINGS = {
     fallback: 0o600,
     summary: 'Permissions of its unix sockets, and of those of single vdisks',
   },
+  'nbd.attachments-file': {
+    kind: 'path',
+    summary:
+      'Where sockets and ports of single vdisks are kept over restarts; none: beside a store ' +
+      'that is a file, as its name and .attachments; of a block device nowhere',
+  },
   'nbd.tls': {
     kind: 'choice',
     choices: ['off', 'allow', 'require'],

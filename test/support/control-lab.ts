@@ -55,12 +55,7 @@ export class ControlLab {
     options: Partial<ServiceOptions> & { readonly device?: MemoryDevice } = {},
   ): Promise<ControlLab> {
     const folder = mkdtempSync(join(tmpdir(), 'keiki-api-'));
-    let { device } = options;
-    if (device === undefined) {
-      device = new MemoryDevice({ sizeBytes: 64 * MIB });
-      await formatStore({ kind: 'device', device });
-      device = device.reopen();
-    }
+    const device = options.device ?? (await newStoreDevice());
     const cpIntervalMs = 3_600_000;
     const store = await openStore(
       { kind: 'device', device },
@@ -68,7 +63,7 @@ export class ControlLab {
     );
     const log: LogEvent[] = [];
     const bugs: unknown[] = [];
-    const service = await Service.start({
+    const service = await startOrClose(store, {
       store,
       clock: systemClock,
       random: seededRandom(1),
@@ -133,5 +128,21 @@ export class ControlLab {
     await this.service.close();
     await this.store.close();
     rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** A new store, closed. */
+export async function newStoreDevice(): Promise<MemoryDevice> {
+  const device = new MemoryDevice({ sizeBytes: 64 * MIB });
+  await formatStore({ kind: 'device', device });
+  return device.reopen();
+}
+
+async function startOrClose(store: Store, options: ServiceOptions): Promise<Service> {
+  try {
+    return await Service.start(options);
+  } catch (error) {
+    await store.close();
+    throw error;
   }
 }

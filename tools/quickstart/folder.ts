@@ -95,6 +95,11 @@ export class Folder {
     return path.includes('/') ? path : `./${path}`;
   }
 
+  /** Deletes the store, and what its server keeps beside it. */
+  removeStore(): void {
+    for (const path of [this.store, `${this.store}.attachments`]) rmSync(path, { force: true });
+  }
+
   /** Deletes what runs have made, and the folder, if nothing else is in it. */
   remove(): void {
     for (const name of readdirSync(this.path)) {

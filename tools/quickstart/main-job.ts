@@ -73,7 +73,7 @@ export class MainJob {
     const isFound = existsSync(folder.store);
     if (isFound && findDiskImage(folder) === undefined) {
       story.say('there is a store, but its golden image is gone: it goes, too');
-      rmSync(folder.store);
+      folder.removeStore();
     }
     story.command(keiki.environmentLine);
     story.command(`${server.commandLine} &`);

@@ -11,8 +11,8 @@ const attach: CommandRow = {
   summary: 'An NBD socket or port of its own for one vdisk or snapshot',
   usage: 'NAME --socket PATH | NAME --port [HOST:]PORT',
   details:
-    'There it is the default export, so that clients need no name. It lasts until it is ' +
-    'detached, deleted, or the server stops.',
+    'There it is the default export, so that clients need no name. It lasts until the vdisk is ' +
+    'detached or deleted: a server that is started again opens it again.',
   arguments: [ANY_NAME_ROW],
   flags: [
     { name: 'socket', takes: 'PATH', completes: 'file', summary: 'path of a unix socket to make' },

@@ -118,14 +118,15 @@ async function changeVdisk(
   name: string,
   change: { readonly name?: string; readonly sizeBytes?: number },
 ): Promise<Vdisk> {
-  const { store, exports, events } = plane;
+  const { store, exports, attachments, events } = plane;
   checkNotOwn(name);
   plane.show(name);
   if (change.sizeBytes !== undefined) await store.resize(name, change.sizeBytes);
   if (change.name !== undefined) {
-    checkNotOwn(change.name);
-    await store.rename(name, change.name);
-    exports.renamed(name, change.name);
+    const newName = change.name;
+    checkNotOwn(newName);
+    await attachments.renameWith(name, newName, () => store.rename(name, newName));
+    exports.renamed(name, newName);
   }
   const vdisk = plane.show(change.name ?? name);
   events.add('vdisk-changed', { ...vdisk, formerName: name });
