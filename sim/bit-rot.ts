@@ -18,7 +18,6 @@ import { checkStore } from '../src/main/check.js';
 import { type OpenOptions, openStore, type StoreSource } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { Harness } from './harness.js';
-import { Life } from './life.js';
 import type { MediumKind } from './machine.js';
 import type { ModelDisk } from './model/disk.js';
 import { AFTER_CUT, CHUNK_SECTORS } from './model/layer.js';
@@ -102,7 +101,7 @@ async function prepare(
   await harness.format();
   const store = await harness.tryOpen({ ...OPEN_OPTIONS, cpIntervalMs: 60_000 }, undefined);
   if (store === undefined) throw new Error('nobody cut the power');
-  const life = new Life(store, harness.machine, harness.parts, (error) => {
+  const life = harness.newLife(store, (error) => {
     throw error;
   });
   await populate(life);

@@ -50,11 +50,13 @@ function newTotals(): Totals {
 
 export class Coverage {
   readonly totals = newTotals();
+  readonly #acts = new Map<string, number>();
   readonly #pairs = new Map<string, Map<JobKind, number>>();
 
   /** An act begins while these jobs are under way. */
   act(kind: string, jobs: readonly JobKind[]): void {
     this.totals.acts++;
+    this.#acts.set(kind, this.countOf(kind) + 1);
     for (const job of jobs.length === 0 ? (['none'] as const) : jobs) this.#count(kind, job, 1);
   }
 
@@ -62,10 +64,20 @@ export class Coverage {
     return this.#pairs.get(kind)?.get(job) ?? 0;
   }
 
+  /** Kinds of acts that were asked for. */
+  kinds(): string[] {
+    return [...this.#acts.keys()].sort();
+  }
+
+  countOf(kind: string): number {
+    return this.#acts.get(kind) ?? 0;
+  }
+
   add(other: Coverage): void {
     for (const key of Object.keys(other.totals) as (keyof Totals)[]) {
       this.totals[key] += other.totals[key];
     }
+    for (const [kind, count] of other.#acts) this.#acts.set(kind, this.countOf(kind) + count);
     for (const [kind, row] of other.#pairs) {
       for (const [job, count] of row) this.#count(kind, job, count);
     }
@@ -73,7 +85,7 @@ export class Coverage {
 
   /** Acts down, jobs across. */
   matrix(): string {
-    const kinds = [...this.#pairs.keys()].sort();
+    const kinds = this.kinds();
     const width = Math.max(...kinds.map((kind) => kind.length), 3);
     const cell = (text: string): string => text.padStart(12);
     const lines = [['act'.padEnd(width), ...JOB_KINDS.map(cell)].join('')];

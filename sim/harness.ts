@@ -5,7 +5,7 @@
  * After every open: a copy of the medium is checked offline, and all sectors are compared.
  */
 import { isStoreError } from '../src/base/store-error.js';
-import { MIB } from '../src/base/units.js';
+import { MIB, PIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import { checkStore } from '../src/main/check.js';
@@ -17,9 +17,9 @@ import {
 } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { Contents } from './content.js';
-import { Coverage } from './coverage.js';
+import { Coverage, type JobKind } from './coverage.js';
 import { Digest } from './digest.js';
-import type { RunParts } from './life.js';
+import { jobsOf, Life, type RunParts } from './life.js';
 import { type Machine, type MachineOptions, type MediumKind, newMachine } from './machine.js';
 import { Moments } from './model/disk.js';
 import { Model } from './model/model.js';
@@ -67,7 +67,8 @@ export class Harness {
     });
     const model = new Model({ contents: new Contents(), moments: new Moments() });
     const coverage = new Coverage();
-    this.parts = { random: this.random, model, coverage, digest: new Digest(), trace };
+    const digest = new Digest();
+    this.parts = { random: this.random, model, coverage, digest, sizeBytesMax: PIB, trace };
   }
 
   async format(): Promise<void> {
@@ -113,6 +114,11 @@ export class Harness {
     this.cutPower();
   }
 
+  newLife(store: Store, onFailure: (error: unknown) => void): Life {
+    const jobs = (): readonly JobKind[] => jobsOf(store);
+    return new Life(store, this.machine, this.parts, { failure: onFailure, jobs });
+  }
+
   /** Cuts the power, if that has not happened, and gives it back. */
   cutPower(): void {
     this.machine.powerOff();
@@ -130,7 +136,7 @@ export class Harness {
     if (after === 'close') totals.cleanOpens++;
     else totals.recoveries++;
     await this.checkOffline(skipData);
-    await checkRecovered(store, this.parts, after);
+    await checkRecovered(store, store.list(), this.parts, after);
   }
 
   /** @throws {Violation} the offline check finds a fault in what is durable now */

@@ -8,12 +8,12 @@
  *    snapshots is renamed, resized, deleted or taken a snapshot of by one act at a time.
  */
 import { isStoreError, type StoreErrorKind } from '../src/base/store-error.js';
+import type { Clock } from '../src/env/clock.js';
 import type { Random } from '../src/env/random.js';
-import type { Store } from '../src/main/store.js';
-import type { Vdisk } from '../src/vdisk/vdisk.js';
+import type { SplitJob, Store, VdiskInfo } from '../src/main/store.js';
+import type { BlockTarget } from '../src/vdisk/block-target.js';
 import type { Coverage, JobKind } from './coverage.js';
 import type { Digest } from './digest.js';
-import type { Machine } from './machine.js';
 import type { ModelDisk } from './model/disk.js';
 import type { Model } from './model/model.js';
 import { Violation } from './model/violation.js';
@@ -23,8 +23,43 @@ export interface RunParts {
   readonly model: Model;
   readonly coverage: Coverage;
   readonly digest: Digest;
+  /** No vdisk is larger. */
+  readonly sizeBytesMax: number;
   /** Lines for a person who replays a run. */
   readonly trace: ((line: string) => void) | undefined;
+}
+
+/** What acts ask for: the store itself, or one that a server has open. */
+export interface LivingStore
+  extends Pick<
+    Store,
+    | 'snapshot'
+    | 'rename'
+    | 'resize'
+    | 'delete'
+    | 'diff'
+    | 'scan'
+    | 'consistencyPoint'
+    | 'idle'
+    | 'close'
+  > {
+  createVdisk(name: string, sizeBytes: number): Promise<unknown>;
+  clone(snapshot: string, name: string): Promise<unknown>;
+  split(
+    name: string,
+    options: { readonly mode: 'copy' | 'share' },
+  ): Promise<Pick<SplitJob, 'done'>>;
+  list(): VdiskInfo[] | Promise<VdiskInfo[]>;
+  vdisk(name: string): LivingTarget;
+}
+
+export type LivingTarget = Omit<BlockTarget, 'name' | 'sizeBytes' | 'readOnly'>;
+
+/** What may end a life, and measures it. */
+export interface LifeMachine {
+  readonly clock: Clock;
+  /** Faults that may make a call fail although nobody asked for it. */
+  readonly faultsSeen: number;
 }
 
 export type Answer<T> =
@@ -40,8 +75,8 @@ interface Lock {
 }
 
 export class Life {
-  readonly store: Store;
-  readonly machine: Machine;
+  readonly store: LivingStore;
+  readonly machine: LifeMachine;
   readonly parts: RunParts;
   /** Nothing new is begun. */
   isStopping = false;
@@ -49,22 +84,28 @@ export class Life {
   hasStopped = false;
   readonly #underWay = new Map<string, number>();
   readonly #locks = new Map<ModelDisk, Lock>();
-  readonly #handles = new Map<ModelDisk, Vdisk>();
+  readonly #handles = new Map<ModelDisk, LivingTarget>();
   readonly #shrinksTo = new Map<ModelDisk, number>();
   readonly #onFailure: (error: unknown) => void;
+  readonly #jobs: () => readonly JobKind[];
   readonly #faultsBefore: number;
   #actNumber = 0;
 
+  /** @param jobs  the jobs that run in the background now */
   constructor(
-    store: Store,
-    machine: Machine,
+    store: LivingStore,
+    machine: LifeMachine,
     parts: RunParts,
-    onFailure: (error: unknown) => void,
+    on: {
+      readonly failure: (error: unknown) => void;
+      readonly jobs: () => readonly JobKind[];
+    },
   ) {
     this.store = store;
     this.machine = machine;
     this.parts = parts;
-    this.#onFailure = onFailure;
+    this.#onFailure = on.failure;
+    this.#jobs = on.jobs;
     this.#faultsBefore = machine.faultsSeen;
   }
 
@@ -108,7 +149,7 @@ export class Life {
   ): Promise<Answer<Awaited<T>>> {
     const { coverage, digest, trace } = this.parts;
     const number = ++this.#actNumber;
-    coverage.act(kind, this.jobs());
+    coverage.act(kind, this.#jobs());
     digest.add(what, this.nowMs * 1000);
     trace?.(`${this.nowMs.toFixed(3)} ${number} ${kind} ${what}`);
     const key = `${number} ${kind} ${what}`;
@@ -150,28 +191,9 @@ export class Life {
     return new Violation(`${kind} ${what}: ${said}`);
   }
 
-  /** The jobs that run in the background now. */
-  jobs(): JobKind[] {
-    const jobs: JobKind[] = [];
-    const stats = this.store.stats();
-    if (stats.splitsActive > 0) {
-      const modes = new Set(
-        this.store
-          .list()
-          .filter(({ split }) => split !== undefined && split.state !== 'paused')
-          .map(({ split }) => split?.mode),
-      );
-      if (modes.has('copy')) jobs.push('copy-split');
-      if (modes.has('share')) jobs.push('share-split');
-    }
-    if (stats.background !== undefined) jobs.push(stats.background);
-    if (stats.cpInProgress) jobs.push('cp');
-    return jobs;
-  }
-
   // -- handles and locks
 
-  handle(disk: ModelDisk): Vdisk {
+  handle(disk: ModelDisk): LivingTarget {
     let handle = this.#handles.get(disk);
     if (handle === undefined) {
       handle = this.store.vdisk(disk.name);
@@ -233,4 +255,23 @@ export class Life {
   pick<T>(items: readonly T[]): T | undefined {
     return items.length === 0 ? undefined : items[this.random.below(items.length)];
   }
+}
+
+/** The jobs that run in the background of a store now. */
+export function jobsOf(store: Store): JobKind[] {
+  const jobs: JobKind[] = [];
+  const stats = store.stats();
+  if (stats.splitsActive > 0) {
+    const modes = new Set(
+      store
+        .list()
+        .filter(({ split }) => split !== undefined && split.state !== 'paused')
+        .map(({ split }) => split?.mode),
+    );
+    if (modes.has('copy')) jobs.push('copy-split');
+    if (modes.has('share')) jobs.push('share-split');
+  }
+  if (stats.background !== undefined) jobs.push(stats.background);
+  if (stats.cpInProgress) jobs.push('cp');
+  return jobs;
 }

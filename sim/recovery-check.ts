@@ -4,10 +4,10 @@
  */
 import { isStoreError } from '../src/base/store-error.js';
 import { MIB, SECTOR_BYTES } from '../src/base/units.js';
-import type { Store } from '../src/main/store.js';
+import type { VdiskInfo } from '../src/main/store.js';
 import { checkStatus } from './acts/io.js';
 import { ZERO_STAMP } from './content.js';
-import type { RunParts } from './life.js';
+import type { LivingStore, LivingTarget, RunParts } from './life.js';
 import type { ModelDisk } from './model/disk.js';
 import { AFTER_CUT, CHUNK_SECTORS } from './model/layer.js';
 import { Violation } from './model/violation.js';
@@ -23,13 +23,19 @@ const STATUS_CHANCE = 0.25;
 const SETTLED_CHANCE = 0.35;
 const CHUNK_BYTES = CHUNK_SECTORS * SECTOR_BYTES;
 
+/**
+ * @param settledChance  of a chunk in which the cut left nothing open to be read all the same
+ * @throws {Violation}
+ */
 export async function checkRecovered(
-  store: Store,
+  store: Pick<LivingStore, 'vdisk'>,
+  infos: readonly VdiskInfo[],
   parts: RunParts,
   after: 'cut' | 'close',
+  settledChance = SETTLED_CHANCE,
 ): Promise<void> {
   const { model, digest } = parts;
-  const listing = new Map(store.list().map((info) => [info.name, info]));
+  const listing = new Map(infos.map((info) => [info.name, info]));
   const happened = model.resolveActs(listing);
   parts.trace?.(`  under way at the end, and there: ${happened.join('; ') || 'nothing'}`);
   model.resolveSplits(listing);
@@ -39,7 +45,9 @@ export async function checkRecovered(
   const before = after === 'cut' ? AFTER_CUT : model.moments.next();
   // From the bottom up: what reads through a layer is compared with what was read of that.
   const disks = model.disks.sort((a, b) => depthOf(a) - depthOf(b));
-  for (const disk of disks) await checkDisk(store, parts, disk, before);
+  for (const disk of disks) {
+    await checkDisk(store.vdisk(disk.name), parts, disk, { before, settledChance });
+  }
 }
 
 function depthOf(disk: ModelDisk): number {
@@ -47,12 +55,11 @@ function depthOf(disk: ModelDisk): number {
 }
 
 async function checkDisk(
-  store: Store,
+  target: LivingTarget,
   parts: RunParts,
   disk: ModelDisk,
-  before: number,
+  { before, settledChance }: { readonly before: number; readonly settledChance: number },
 ): Promise<void> {
-  const target = store.vdisk(disk.name);
   parts.trace?.(`  compares ${disk.name}, ${disk.sizeBytes} bytes`);
   const chunks = new Map<number, Int32Array>();
   const adopt = (sector: number, stamp: number): void => {
@@ -69,7 +76,7 @@ async function checkDisk(
   const open = disk.layer.unsettledChunks();
   const [wanted, rest] = partition(
     chunksOf(disk),
-    (chunk) => open.has(chunk) || parts.random.chance(SETTLED_CHANCE),
+    (chunk) => open.has(chunk) || parts.random.chance(settledChance),
   );
   for (const chunk of rest) adoptUnread(disk, chunk, adopt);
   for (const [from, to] of rangesOf(disk, wanted)) {

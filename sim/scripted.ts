@@ -8,7 +8,7 @@ import type { Store } from '../src/main/store.js';
 import { idle } from './acts/jobs.js';
 import { Coverage } from './coverage.js';
 import { Harness } from './harness.js';
-import { Life } from './life.js';
+import type { Life } from './life.js';
 import type { MachineOptions, MediumKind } from './machine.js';
 import { Violation } from './model/violation.js';
 import { runScript } from './script.js';
@@ -77,7 +77,7 @@ async function runOnce(
       fail = reject;
     });
     failure.catch(() => undefined);
-    life = new Life(store, harness.machine, harness.parts, fail);
+    life = harness.newLife(store, fail);
     const cut = new Promise<'cut'>((resolve) => {
       harness.machine.cutAtCall(before + cutAt, () => resolve('cut'));
     });
@@ -115,7 +115,7 @@ async function recover(harness: Harness, old: Store, nested: number | undefined)
     store = await harness.tryOpen(OPEN_OPTIONS, plan);
   }
   await harness.check(store, 'cut', true);
-  const life = new Life(store, harness.machine, harness.parts, (error) => {
+  const life = harness.newLife(store, (error) => {
     throw error;
   });
   await idle(life);

@@ -14,7 +14,7 @@ import { resetNames } from './acts/admin.js';
 import { splitDisk } from './acts/jobs.js';
 import type { Coverage } from './coverage.js';
 import { type CutPlan, Harness } from './harness.js';
-import { Life } from './life.js';
+import type { Life } from './life.js';
 import type { MachineOptions, MediumKind } from './machine.js';
 import { Violation } from './model/violation.js';
 import {
@@ -103,7 +103,7 @@ class Simulation {
       dirtyBytesMax: random.chance(0.5) ? memoryBytes / 2 : 512 * 4096,
       cpIntervalMs: [10, 50, 300, 2000][random.below(4)] ?? 100,
     };
-    this.#tastes = drawTastes(random, seed, PACE_MS[medium]);
+    this.#tastes = drawTastes(random, PACE_MS[medium], { seed });
     this.#canFill = random.chance(0.2);
     this.#hasBallast = medium === 'in-place' && seed % BALLAST_SEEDS === 0;
   }
@@ -158,7 +158,7 @@ class Simulation {
       fail = reject;
     });
     failure.catch(() => undefined);
-    const life = new Life(store, this.#harness.machine, this.#harness.parts, fail);
+    const life = this.#harness.newLife(store, fail);
     this.#life = life;
     if (isFirst) await Promise.race([createFirst(life), failure]);
     if (isFirst && this.#hasBallast) await Promise.race([addBallast(life), failure]);

@@ -88,6 +88,14 @@ export interface Tastes {
   readonly operatorThinkMs: number;
 }
 
+/** Which acts there are. */
+export interface ActChoice {
+  /** Some acts belong to some seeds only. */
+  readonly seed?: number;
+  /** Acts that nobody asks for. */
+  readonly without?: readonly Act[];
+}
+
 /** Some acts three times as often, some hardly ever. */
 function season(acts: readonly Weighted[], random: Random): Weighted[] {
   return acts.map(({ weight, act }) => {
@@ -97,9 +105,11 @@ function season(acts: readonly Weighted[], random: Random): Weighted[] {
 }
 
 /** @param paceMs mean time that a durable act takes on this medium */
-export function drawTastes(random: Random, seed: number, paceMs: number): Tastes {
-  const defers = seed >= DEFERS_FROM_SEED && seed % 4 === 0;
-  const operatorActs = defers ? [...OPERATOR_ACTS, DEFERRED] : OPERATOR_ACTS;
+export function drawTastes(random: Random, paceMs: number, choice: ActChoice): Tastes {
+  const { seed, without = [] } = choice;
+  const defers = seed !== undefined && seed >= DEFERS_FROM_SEED && seed % 4 === 0;
+  const acts = defers ? [...OPERATOR_ACTS, DEFERRED] : OPERATOR_ACTS;
+  const operatorActs = acts.filter(({ act }) => !without.includes(act));
   return {
     clients: 2 + random.below(4),
     clientActs: season(CLIENT_ACTS, random),

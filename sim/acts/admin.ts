@@ -23,7 +23,8 @@ const HUGE_SIZES = [5 * GIB + SECTOR_BYTES, TIB, 20 * TIB + 7 * SECTOR_BYTES, PI
 
 export function drawSize(life: Life): number {
   const { random } = life;
-  const sizes = random.chance(0.12) ? HUGE_SIZES : SIZES;
+  const huge = HUGE_SIZES.filter((size) => size <= life.parts.sizeBytesMax);
+  const sizes = random.chance(0.12) ? huge : SIZES;
   if (random.chance(0.2)) return SECTOR_BYTES * (1 + random.below((2 * MIB) / SECTOR_BYTES));
   return sizes[random.below(sizes.length)] ?? MIB;
 }
@@ -180,11 +181,14 @@ export async function deleteOne(life: Life, disk: ModelDisk): Promise<boolean> {
   const { model } = life;
   const kind = deleteKind(life, disk);
   const mustStay = model.mustStay(disk);
+  const holders = model.holdersOf(disk);
   const act = model.beginDelete([disk]);
   const answer = await ask(life, kind, act, () => life.store.delete(disk.name));
   life.unlock([disk], 'exclusive');
   if (answer.kind === 'done') {
-    if (mustStay === 'certainly') throw life.unexpected(kind, act.what, answer);
+    // Meanwhile others may have let go of it.
+    const isHeld = holders.length === 0 || holders.filter((each) => holds(each, disk)).length > 1;
+    if (mustStay === 'certainly' && isHeld) throw life.unexpected(kind, act.what, answer);
     return true;
   }
   if (answer.error === 'in-use') {
@@ -224,6 +228,15 @@ function holdersOf({ model }: Life, disks: readonly ModelDisk[]): ModelDisk[] {
     const below = model.foreignBacking(each)?.below;
     return below !== undefined && layers.has(below);
   });
+}
+
+/** True if it is there, and will still read through the other one for certain. */
+function holds(disk: ModelDisk, other: ModelDisk): boolean {
+  if (disk.isGone || disk.isLeaving || (disk.of ?? disk).split !== undefined) return false;
+  for (let layer = disk.layer.below; layer !== undefined; layer = layer.below) {
+    if (layer === other.layer) return true;
+  }
+  return false;
 }
 
 function deleteKind(life: Life, disk: ModelDisk): string {

@@ -239,14 +239,21 @@ export async function readRange(life: Life, disk: ModelDisk, range: Range): Prom
     life.parts.digest.addBytes(bytes);
     life.parts.coverage.totals.sectorsCompared += Math.ceil(range.length / SECTOR_BYTES);
     disk.checkRead(range.offset, bytes, before);
-  } else if (!life.hasStopped && !mayBeGone(life, disk, answer)) {
+  } else if (!life.hasStopped && !mayBeGone(life, disk, range, answer)) {
     throw life.unexpected('read', what, answer);
   }
 }
 
-function mayBeGone(life: Life, disk: ModelDisk, answer: Answer<unknown>): boolean {
-  if (answer.kind === 'done' || !(disk.isGone || life.isLocked(disk))) return false;
-  // Shrunk while the read was under way, or deleted.
+/** True if the disk was shrunk while it was being read, or deleted. */
+function mayBeGone(
+  life: Life,
+  disk: ModelDisk,
+  { offset, length }: Range,
+  answer: Answer<unknown>,
+): boolean {
+  if (answer.kind === 'done') return false;
+  if (answer.error === 'invalid' && offset + length > disk.sizeBytes) return true;
+  if (!(disk.isGone || life.isLocked(disk))) return false;
   return answer.error === 'not-found' || answer.error === 'invalid';
 }
 
@@ -264,7 +271,7 @@ export async function askStatus(life: Life): Promise<void> {
   const answer = await life.perform('status', what, () => target.blockStatus(offset, length));
   life.model.moments.endRead(before);
   if (answer.kind === 'done') checkStatus(disk, { offset, length }, answer.value, before);
-  else if (!life.hasStopped && !mayBeGone(life, disk, answer)) {
+  else if (!life.hasStopped && !mayBeGone(life, disk, { offset, length }, answer)) {
     throw life.unexpected('status', what, answer);
   }
 }

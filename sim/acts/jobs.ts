@@ -25,7 +25,7 @@ export async function splitDisk(
   life: Life,
   disk: ModelDisk,
   mode: SplitMode,
-): Promise<SplitJob | undefined> {
+): Promise<Pick<SplitJob, 'done'> | undefined> {
   const { model } = life;
   if (!life.lock([disk], 'exclusive')) return undefined;
   const root = disk.of ?? disk;
@@ -58,7 +58,7 @@ async function watchSplit(
   life: Life,
   root: ModelDisk,
   split: ModelSplit | undefined,
-  job: SplitJob,
+  job: Pick<SplitJob, 'done'>,
 ): Promise<void> {
   const answer: Answer<void> = await life.perform('split-end', root.name, () => job.done);
   if (answer.kind === 'done') {
