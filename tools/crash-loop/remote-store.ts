@@ -1,0 +1,218 @@
+/**
+ * The store of a running server as the simulator's acts see it: the control API for what manages,
+ * libnbd for what reads and writes.
+ *
+ * 1. What a server refuses is a StoreError of the same kind; the end of the server is `closed`.
+ * 2. Vdisks whose names begin with OUTSIDE are not the model's: other loads have them.
+ */
+
+import type { JobKind } from '../../sim/coverage.js';
+import type { LivingStore } from '../../sim/life.js';
+import { STORE_ERROR_KINDS, StoreError } from '../../src/base/store-error.js';
+import { ApiClient, type Ask } from '../../src/cli/api-client.js';
+import { CommandError } from '../../src/cli/failure.js';
+import type { RouteId } from '../../src/cli/routes.js';
+import type { AnswerOf } from '../../src/control/operations.js';
+import type * as api from '../../src/control/schemas.js';
+import { systemClock } from '../../src/env/system-clock.js';
+import type { SplitJob, VdiskInfo } from '../../src/main/store.js';
+import type { DiffExtent } from '../../src/vdisk/diff.js';
+import type { ScanReport } from '../../src/vdisk/scan.js';
+import { LibnbdClients } from './libnbd-clients.js';
+import { RemoteVdisk } from './remote-vdisk.js';
+
+export const OUTSIDE = 'outside';
+const POLL_MS = 5;
+
+export interface ServerAddress {
+  readonly apiSocket: string;
+  readonly nbdSocket: string;
+}
+
+export class RemoteStore implements LivingStore {
+  readonly #api: ApiClient;
+  readonly #clients = new LibnbdClients();
+  readonly #nbdSocket: string;
+  readonly #vdisks = new Map<string, RemoteVdisk>();
+  readonly #splits = new Map<string, 'copy' | 'share'>();
+  #renaming: Promise<void> = Promise.resolve();
+
+  constructor({ apiSocket, nbdSocket }: ServerAddress) {
+    const address = { kind: 'unix', path: apiSocket } as const;
+    const { signal } = new AbortController();
+    this.#api = new ApiClient({ address, token: undefined, signal });
+    this.#nbdSocket = nbdSocket;
+  }
+
+  uri(name: string): string {
+    return `nbd+unix:///${encodeURIComponent(name)}?socket=${this.#nbdSocket}`;
+  }
+
+  async createVdisk(name: string, sizeBytes: number): Promise<void> {
+    await this.#call('createVdisk', { body: { name, sizeBytes } });
+  }
+
+  async snapshot(
+    items: readonly { readonly vdisk: string; readonly snapshot: string }[],
+  ): Promise<void> {
+    await this.#call('createSnapshots', { body: { items: [...items] } });
+  }
+
+  async clone(source: string, name: string): Promise<void> {
+    await this.#call('createClones', { body: { source, names: [name] } });
+  }
+
+  async resize(name: string, sizeBytes: number): Promise<void> {
+    await this.#call('changeVdisk', { params: { name }, body: { sizeBytes } });
+  }
+
+  async rename(name: string, newName: string): Promise<void> {
+    const renamed = this.#call('changeVdisk', { params: { name }, body: { name: newName } });
+    const both = this.#renaming.then(async () => {
+      await renamed.then(
+        () => this.#noteRenamed(name, newName),
+        () => undefined,
+      );
+    });
+    this.#renaming = both;
+    await renamed;
+    await both;
+  }
+
+  /** A snapshot goes by the name of its vdisk. */
+  #noteRenamed(name: string, newName: string): void {
+    for (const [key, vdisk] of [...this.#vdisks]) {
+      if (key !== name && !key.startsWith(`${name}@`)) continue;
+      this.#vdisks.delete(key);
+      vdisk.name = newName + key.slice(name.length);
+      this.#vdisks.set(vdisk.name, vdisk);
+    }
+  }
+
+  /** A server does not delete what somebody has open. */
+  async delete(name: string): Promise<void> {
+    const act = async (): Promise<void> => {
+      while ((await this.#call('getVdisk', { params: { name } })).clientCount > 0) await sleep();
+      await this.#call('deleteVdisk', { params: { name } });
+    };
+    const vdisk = this.#vdisks.get(name);
+    await (vdisk === undefined ? act() : vdisk.alone(act));
+    this.#vdisks.delete(name);
+  }
+
+  async split(
+    name: string,
+    { mode }: { readonly mode: 'copy' | 'share' },
+  ): Promise<Pick<SplitJob, 'done'>> {
+    const { id } = await this.#call('splitVdisk', { params: { name }, body: { mode } });
+    this.#splits.set(id, mode);
+    const done = this.#jobDone(id).finally(() => this.#splits.delete(id));
+    // Whoever is not told of its end is told of the server's.
+    done.catch(() => undefined);
+    return { done };
+  }
+
+  async #jobDone(id: string): Promise<void> {
+    for (;;) {
+      const { state, error } = await this.#call('getJob', { params: { id } });
+      if (state === 'done') return;
+      if (state === 'failed') throw asStoreError(error?.kind ?? '', error?.detail ?? id);
+      if (state === 'cancelled') throw new StoreError('not-found', `${id} was cancelled`);
+      await sleep();
+    }
+  }
+
+  async *diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent> {
+    const query = from === undefined ? { to } : { from, to };
+    yield* (await this.#call('diff', { query })).extents;
+  }
+
+  async scan(name: string): Promise<ScanReport> {
+    return this.#call('scanVdisk', { params: { name } });
+  }
+
+  async consistencyPoint(): Promise<void> {
+    await this.#call('makeConsistencyPoint', {});
+  }
+
+  /** Resolves when a look has found no background job. */
+  async idle(): Promise<void> {
+    for (;;) {
+      const { store } = await this.#call('getStats', {});
+      if (store.background === null && store.splitsActive === 0) return;
+      await sleep();
+    }
+  }
+
+  async list(): Promise<VdiskInfo[]> {
+    const { vdisks } = await this.#call('listVdisks', {});
+    return vdisks.filter(({ name }) => !name.startsWith(OUTSIDE)).map(toInfo);
+  }
+
+  async has(name: string): Promise<boolean> {
+    const { vdisks } = await this.#call('listVdisks', {});
+    return vdisks.some((vdisk) => vdisk.name === name);
+  }
+
+  /** Resolves when somebody has the vdisk open. */
+  async hasClient(name: string): Promise<void> {
+    while ((await this.#call('getVdisk', { params: { name } })).clientCount === 0) await sleep();
+  }
+
+  vdisk(name: string): RemoteVdisk {
+    let vdisk = this.#vdisks.get(name);
+    if (vdisk === undefined) {
+      vdisk = new RemoteVdisk(name, {
+        clients: this.#clients,
+        uriOf: (now) => this.uri(now),
+        renamed: () => this.#renaming,
+        mapOf: async (now, offset, length) => {
+          const ask = { params: { name: now }, query: { offset, length } };
+          return (await this.#call('mapVdisk', ask)).extents;
+        },
+      });
+      this.#vdisks.set(name, vdisk);
+    }
+    return vdisk;
+  }
+
+  /** Splits that were begun here and whose end nobody has seen. */
+  jobs(): JobKind[] {
+    const modes = new Set(this.#splits.values());
+    return [...modes].map((mode) => `${mode}-split` as const);
+  }
+
+  async close(): Promise<void> {
+    this.#api.close();
+    await this.#clients.close();
+  }
+
+  async #call<K extends RouteId>(id: K, ask: Ask<K>): Promise<AnswerOf<K>> {
+    try {
+      return await this.#api.call(id, ask);
+    } catch (error) {
+      if (error instanceof CommandError) throw asStoreError(error.kind, error.message);
+      throw error;
+    }
+  }
+}
+
+/** @throws a kind that no act may meet */
+function asStoreError(kind: string, message: string): Error {
+  const known = STORE_ERROR_KINDS.find((each) => each === kind);
+  if (known !== undefined) return new StoreError(known, message);
+  if (kind === 'failed' || kind === 'no-server') return new StoreError('closed', message);
+  return new Error(`${kind}: ${message}`);
+}
+
+function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
+  return {
+    ...same,
+    backing: isMerging ? '' : (backing ?? undefined),
+    split: split === null ? undefined : { ...split, reason: split.reason ?? undefined },
+  };
+}
+
+function sleep(): Promise<void> {
+  return new Promise((resolve) => systemClock.setTimer(POLL_MS, resolve));
+}
