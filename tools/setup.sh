@@ -80,6 +80,8 @@ install_debian_packages() {
     need openssl openssl
     need strace strace
     need fuse3 fusermount3
+    need mount losetup
+    need xfsprogs mkfs.xfs xfs_repair
     # Debian's own Python: one of the user's knows nothing of Debian's modules.
     /usr/bin/python3 -c 'import nbd' 2>/dev/null || want python3-libnbd
     # Debian 12 has nbdfuse in libnbd-bin; later ones in a package of its own.

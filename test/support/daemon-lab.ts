@@ -96,6 +96,23 @@ export class DaemonLab {
     return daemon;
   }
 
+  /** The one that was started last. */
+  get last(): Daemon {
+    const last = this.#daemons.at(-1);
+    if (last === undefined) throw new Error('no server was started');
+    return last;
+  }
+
+  async killAll(): Promise<void> {
+    for (const daemon of this.#daemons) await daemon.kill('SIGKILL');
+  }
+
+  /** Ends the last one in order. */
+  async stop(): Promise<void> {
+    const end = await this.last.kill('SIGTERM');
+    if (end !== 0) throw new Error(`the server ended with ${end}: ${this.last.log}`);
+  }
+
   async call(method: string, path: string, body?: object): Promise<Record<string, unknown>> {
     const answer = await new Promise<string>((resolve, reject) => {
       const headers = { 'content-type': 'application/json' };
@@ -122,10 +139,7 @@ export class DaemonLab {
   }
 
   async close(): Promise<void> {
-    for (const { process, ended } of this.#daemons) {
-      process.kill('SIGKILL');
-      await ended;
-    }
+    await this.killAll();
     rmSync(this.folder, { recursive: true });
   }
 }
