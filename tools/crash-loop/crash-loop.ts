@@ -171,7 +171,7 @@ export class CrashLoop {
   }
 
   #drawTastes(): Tastes {
-    const tastes = drawTastes(this.#random, PACE_MS, [idle]);
+    const tastes = drawTastes(this.#random, PACE_MS, { without: [idle] });
     return { ...tastes, clients: tastes.clients + CLIENTS_MORE };
   }
 

@@ -93,7 +93,7 @@ export class RemoteStore implements LivingStore {
   async delete(name: string): Promise<void> {
     const act = async (): Promise<void> => {
       while ((await this.#call('getVdisk', { params: { name } })).clientCount > 0) await sleep();
-      await this.#call('deleteVdisk', { params: { name } });
+      await this.#call('deleteVdisk', { params: { name }, query: {} });
     };
     const vdisk = this.#vdisks.get(name);
     await (vdisk === undefined ? act() : vdisk.alone(act));
@@ -208,6 +208,7 @@ function asStoreError(kind: string, message: string): Error {
 function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
   return {
     ...same,
+    external: undefined,
     backing: isMerging ? '' : (backing ?? undefined),
     split: split === null ? undefined : { ...split, reason: split.reason ?? undefined },
   };
