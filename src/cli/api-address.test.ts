@@ -30,7 +30,7 @@ test('the flag wins over the variable, and that over the default', () => {
   assert.equal(find(undefined, environment), '/a');
   assert.equal(find(undefined, { ...environment, KEIKI_API: '' }), '/run/user/7/keiki/api.sock');
   assert.equal(find(undefined, {}), '/tmp/keiki-7/api.sock');
-  assert.throws(() => find('x', {}), /--api: "x"/);
+  assert.throws(() => find('x', {}), /--api: "x" is no HOST:PORT, and no path: that has a slash/);
   assert.throws(() => find(undefined, { KEIKI_API: 'x' }), /KEIKI_API: "x"/);
 });
 

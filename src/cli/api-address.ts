@@ -25,7 +25,10 @@ export function findApiAddress({ given, environment, userId }: AddressSources): 
   const address = parseApiAddress(text);
   if (address !== undefined) return address;
   const where = given === undefined ? 'KEIKI_API' : '--api';
-  throw new CommandError('usage', `${where}: "${text}" is no path of a socket and no HOST:PORT`);
+  throw new CommandError(
+    'usage',
+    `${where}: "${text}" is no HOST:PORT, and no path: that has a slash, as ./x.sock`,
+  );
 }
 
 /** A path (anything with a slash), HOST:PORT, [V6]:PORT or :PORT; undefined if it is neither. */

@@ -60,6 +60,7 @@ test('what cannot be meant is refused, and told by its name where it stands', ()
     [{ file: toml('[store]\nsize = 1.5') }, /store.size cannot be 1.5/],
     [{ file: toml('[store]\nsize = "1M"') }, /store.size/],
     [{ file: toml('[store]\npath = 7') }, /store.path cannot be 7: it takes path/],
+    [{ flags: { 'api.listen': ['a.sock'] } }, /--api cannot be .*a path with a slash: \.\/x/],
     [{ file: toml('[store]\npreallocate = "yes"') }, /preallocate .* true or false/],
     [{ file: toml('[log]\nlevel = "loud"') }, /log.level .* debug, info, warn, error/],
     [{ file: toml('[api]\nsocket-mode = 600') }, /socket-mode .* octal/],

@@ -90,7 +90,9 @@ function toValue(setting: Setting, { value, where }: Given): unknown {
   const converted = convert(setting, value);
   if (converted !== undefined) return converted;
   const shown = JSON.stringify(value)?.slice(0, 80) ?? String(value);
-  throw invalid(`${where} cannot be ${shown}: it takes ${describeKind(setting)}`);
+  // What people write first is the bare name of a socket.
+  const hint = setting.kind === 'addresses' ? ' (HOST:PORT, or a path with a slash: ./x.sock)' : '';
+  throw invalid(`${where} cannot be ${shown}: it takes ${describeKind(setting)}${hint}`);
 }
 
 /** Undefined if the value is none for this setting. */
