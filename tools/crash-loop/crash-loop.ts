@@ -51,7 +51,7 @@ const LIFE_MS_MIN = 150;
 const LIFE_MS_MAX = 1500;
 /** A kind that nobody asks for in this life is not waited for. */
 const KIND_MS_MAX = 3000;
-const ENDS_MS_MAX = 30_000;
+const ENDS_MS_MAX = 180_000;
 /** What a kill is wanted in the middle of. */
 const KINDS = [
   'split-copy',

@@ -14,8 +14,8 @@ const ROOT = join(import.meta.dirname, '../..');
 const KEIKI = isBuilt()
   ? [join(ROOT, 'dist/cli/main.js')]
   : ['--import', 'tsx', join(ROOT, 'src/cli/main.ts')];
-const READY_MS = 60_000;
-const STOP_MS = 30_000;
+const READY_MS = 180_000;
+const STOP_MS = 180_000;
 
 export class Server implements ServerAddress {
   readonly apiSocket: string;
