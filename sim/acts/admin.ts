@@ -209,9 +209,9 @@ export async function deleteDeferred(life: Life): Promise<void> {
   const holders = inUse === 'split' ? holdersOf(life, disks) : [];
   if (!life.lock([...disks, ...holders], 'exclusive')) return;
   for (const holder of holders) {
-    const own = model.foreignBacking(holder)?.own;
+    const { own, isSure = false } = model.foreignBacking(holder) ?? {};
     // From now on it may be split, and may have been at any time.
-    if (own !== undefined) holder.split ??= { mode: 'share', layer: own, isDurable: false };
+    if (own !== undefined) holder.split ??= { mode: 'share', layer: own, isSure, isDurable: false };
   }
   const act = model.beginDelete(disks);
   const { name } = disk;

@@ -32,7 +32,8 @@ export async function splitDisk(
   const association = model.foreignBacking(disk);
   const isNew = association !== undefined && root.split === undefined;
   // It may end before the answer is here.
-  if (isNew) root.split = { mode, layer: association.own, isDurable: false };
+  if (isNew)
+    root.split = { mode, layer: association.own, isSure: association.isSure, isDurable: false };
   const mine = root.split;
   const kind = `split-${mode}`;
   const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, { mode }));

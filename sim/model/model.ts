@@ -42,6 +42,8 @@ export class Model {
   readonly #acts = new Set<ActUnderWay>();
   /** Layers of what was deleted that a job may not have seen to yet. */
   readonly #deleted: Layer[] = [];
+  /** Those that a job has seen to: after a crash it may have to do so again. */
+  readonly #seenTo: Layer[] = [];
   #lastId = 0;
 
   constructor(parts: ModelParts) {
@@ -233,6 +235,7 @@ export class Model {
   /** Says of each act that was not answered whether it happened. */
   resolveActs(listing: Listing): string[] {
     const happened: string[] = [];
+    this.#deleted.unshift(...this.#seenTo.splice(0));
     for (const act of [...this.#acts]) {
       this.#acts.delete(act);
       if (act.isThere(listing)) {
@@ -327,7 +330,9 @@ export class Model {
 
   /** A split of this vdisk has ended: it stands alone. */
   endSplit(root: ModelDisk, split: ModelSplit): void {
-    split.layer.below = undefined;
+    // Over what was deleted, the one that let go may be any of the deleted ones.
+    if (split.isSure) split.layer.below = undefined;
+    else split.layer.mayBeCut = true;
     // Another may have begun before anybody knew of this end.
     if (root.split === split) root.split = undefined;
   }
@@ -383,7 +388,7 @@ export class Model {
 
   /** No background job is left over from what was deleted so far. */
   noteIdle(deletedBefore: number): void {
-    this.#deleted.splice(0, deletedBefore);
+    this.#seenTo.push(...this.#deleted.splice(0, deletedBefore));
   }
 
   get deletedCount(): number {
