@@ -34,11 +34,22 @@ export function toListeners(sources: ListenerSources): {
   return { api: toApiListeners(sources), nbd: toNbdAddresses(sources), nbdTls };
 }
 
+const TLS_FILES = [
+  'nbd.tls-certificate',
+  'nbd.tls-key',
+  'nbd.tls-client-authorities',
+  'nbd.tls-psk-file',
+] as const satisfies SettingKey[];
+
 /** @throws {StoreError} invalid, device: a file that is not what it should be */
 function readTls(settings: Settings): NbdTls | undefined {
   const mode = settings['nbd.tls'];
-  if (mode === 'off') return undefined;
-  const read = (key: SettingKey & `nbd.tls-${string}`): string | undefined => {
+  if (mode === 'off') {
+    const given = TLS_FILES.find((key) => settings[key] !== undefined);
+    if (given === undefined) return undefined;
+    throw new StoreError('invalid', `nbd.tls is off, but ${given} is given: allow or require TLS`);
+  }
+  const read = (key: (typeof TLS_FILES)[number]): string | undefined => {
     const path = settings[key];
     if (path === undefined) return undefined;
     try {

@@ -4,7 +4,7 @@
  * Source: proto.md, "TLS support"; the format of key files is that of GnuTLS's psktool, which
  * libnbd, nbdkit and qemu read, too.
  */
-import { createHash } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import { StoreError } from '../../base/store-error.js';
@@ -40,6 +40,10 @@ const CIPHERS = [
 /** @throws {StoreError} invalid: certificate and key do not go together, or are none */
 export function checkTls(tls: NbdTls): void {
   try {
+    // Of an empty text Node makes no certificate, and of no authorities those of the whole world.
+    for (const text of [tls.certificate?.chain, tls.clientAuthorities]) {
+      if (text !== undefined) new X509Certificate(text);
+    }
     createServer(toOptions(tls));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

@@ -9,28 +9,13 @@ import { isStoreError } from '../../../src/base/store-error.js';
 import { MIB } from '../../../src/base/units.js';
 import { checkTls, type NbdTls, parseKeyFile } from '../../../src/target/nbd/tls.js';
 import { MemoryTarget } from '../../support/memory-target.js';
+import { makeCertificates } from './certificates.js';
 import { nbdsh, run, runOk, type ServedForClients, serveForClients } from './nbd-clients.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'nbd-tls-'));
 const file = (name: string): string => join(folder, name);
 const text = (name: string): string => readFileSync(file(name), 'utf8');
 const disk = new MemoryTarget({ name: 'disk', sizeBytes: 8 * MIB });
-
-/** An authority, and certificates that it has signed: of the server, and of a client. */
-async function makeCertificates(): Promise<void> {
-  const openssl = (...args: string[]): Promise<string> => runOk('openssl', args, folder);
-  const key = ['-newkey', 'rsa:2048', '-nodes', '-days', '2'];
-  const authority = ['-keyout', 'ca-key.pem', '-out', 'ca-cert.pem', '-subj', '/CN=authority'];
-  await openssl('req', '-x509', ...key, ...authority);
-  for (const who of ['server', 'client']) {
-    writeFileSync(file(`${who}.ext`), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n');
-    const request = ['-keyout', `${who}-key.pem`, '-out', `${who}.csr`, '-subj', '/CN=localhost'];
-    await openssl('req', ...key.slice(0, 3), ...request);
-    const signer = ['-CA', 'ca-cert.pem', '-CAkey', 'ca-key.pem', '-CAcreateserial'];
-    const out = ['-in', `${who}.csr`, '-out', `${who}-cert.pem`, '-extfile', `${who}.ext`];
-    await openssl('x509', '-req', '-days', '2', ...signer, ...out);
-  }
-}
 
 async function withServer(
   tls: NbdTls,
@@ -55,7 +40,7 @@ h.flush()
 `;
 
 describe('TLS', () => {
-  before(makeCertificates);
+  before(() => makeCertificates(folder));
   after(() => rmSync(folder, { recursive: true }));
 
   const certificate = () => ({ chain: text('server-cert.pem'), key: text('server-key.pem') });
