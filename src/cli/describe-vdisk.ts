@@ -56,7 +56,7 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
   const { kind, sizeBytes, mappedBytes, ownBytes, sharedBytes, split } = vdisk;
   const shares = `${formatBytes(ownBytes)} of its own, ${formatBytes(sharedBytes)} shared`;
   const lines: [string, string][] = [
-    ['kind', kind === 'snapshot' ? 'snapshot, read-only' : 'vdisk'],
+    ['kind', kind === 'vdisk' ? 'vdisk' : `${kind}, read-only`],
     ['size', formatExactly(sizeBytes)],
     ['mapped', `${formatExactly(mappedBytes)}: ${shares}`],
     ['sparse', `${formatShare(sizeBytes - mappedBytes, sizeBytes)} of its size is not mapped here`],
