@@ -3,6 +3,7 @@ import { actCost } from './benches/act-cost.js';
 import { clones10k } from './benches/clones-10k.js';
 import { depth } from './benches/depth.js';
 import { flush } from './benches/flush.js';
+import { nbdConnections } from './benches/nbd-connections.js';
 import { nbdSpeed } from './benches/nbd-speed.js';
 import { randomRead, randomWrite } from './benches/random.js';
 import { recovery, recoverySingle } from './benches/recovery.js';
@@ -22,4 +23,5 @@ export const BENCHES: readonly Bench[] = [
   recovery,
   recoverySingle,
   nbdSpeed,
+  nbdConnections,
 ];

@@ -3,9 +3,9 @@
  * qemu-nbd (a qcow2 overlay of the same content, --cache=writeback: writes go to the system's
  * cache, FLUSH is honest) and nbdkit's memory plugin. All take turns in short slices, in an order
  * that changes; a ratio is the median of those of the rounds. Reads read the golden disk through
- * clone and overlay; writes come after a slice that has given both their own blocks.
+ * clone and overlay; writes come after a slice that has given both their own blocks, but for those
+ * `to new disks`: there each slice begins with a new clone and a new overlay.
  */
-import { rmSync } from 'node:fs';
 import { GIB, MIB } from '../../src/base/units.js';
 import type { Bench } from '../harness/bench.js';
 import { noise } from '../harness/file-store.js';
@@ -18,6 +18,8 @@ import { LoadProcess } from '../nbd/load-process.js';
 import {
   buildServer,
   KeikiServer,
+  makeQcow2,
+  type ServerBuild,
   type ServerProcess,
   startNbdkit,
   startQemuNbd,
@@ -32,14 +34,18 @@ const SEED = 4711;
 /** For work on one figure: only rows whose words contain this. */
 const ONLY = process.env.KEIKI_BENCH_ROWS;
 
-type Server = 'keiki' | 'qemu-nbd' | 'nbdkit memory';
+const SERVERS = ['keiki', 'qemu-nbd', 'nbdkit memory'] as const;
+type Server = (typeof SERVERS)[number];
 type Peer = Exclude<Server, 'keiki'>;
 
 interface Row {
   readonly what: string;
   readonly job: Pick<LoadJob, 'kind' | 'order' | 'requestBytes' | 'depth'>;
   readonly targets: Readonly<Partial<Record<Peer, number>>>;
+  readonly onNewDisks?: boolean;
 }
+
+const VERBS = { read: 'reads', write: 'writes', 'write-flush': 'writes, each with its FLUSH' };
 
 const ROWS: readonly Row[] = [
   small('read', 32, { 'qemu-nbd': 1.5, 'nbdkit memory': 0.6 }),
@@ -52,11 +58,13 @@ const ROWS: readonly Row[] = [
   small('write-flush', 16, { 'qemu-nbd': 4 }),
   large('write', 1),
   large('write', 4),
+  onNewDisks(small('write-flush', 1, { 'qemu-nbd': 1.5 })),
+  onNewDisks(small('write-flush', 16, { 'qemu-nbd': 4 })),
+  onNewDisks(large('write', 4)),
 ];
 
-function small(kind: LoadJob['kind'], depth: number, targets: Row['targets']): Row {
-  const verb = { read: 'reads', write: 'writes', 'write-flush': 'writes, each with its FLUSH' };
-  const what = `4 KiB random ${verb[kind]}, ${depth} under way`;
+function small(kind: keyof typeof VERBS, depth: number, targets: Row['targets']): Row {
+  const what = `4 KiB random ${VERBS[kind]}, ${depth} under way`;
   return { what, job: { kind, order: 'random', requestBytes: SMALL_BYTES, depth }, targets };
 }
 
@@ -66,51 +74,81 @@ function large(kind: 'read' | 'write', depth: number): Row {
   return { what, job, targets: { 'qemu-nbd': 1.5 } };
 }
 
+function onNewDisks(row: Row): Row {
+  return { ...row, what: `${row.what}, to new disks`, onNewDisks: true };
+}
+
 export const nbdSpeed: Bench = {
   name: 'nbd-speed',
   question: 'how fast is the server over NBD, beside qemu-nbd and nbdkit?',
   run: (report) =>
     withScratch(async (folder) => {
-      const load = new LoadProcess();
-      const servers: ServerProcess[] = [];
       const build = buildServer();
+      const lab = new Lab(folder, build);
       try {
-        await connectAll({ folder, build }, load, servers);
-        await generatorLimit(report, folder, load, servers);
+        await lab.start();
+        await generatorLimit(report, lab);
         if (ONLY === undefined) fioBeside(report, folder);
         const rows = ROWS.filter(({ what }) => what.includes(ONLY ?? ''));
-        for (const row of rows) await measure(report, load, row);
+        for (const row of rows) await measure(report, lab, row);
       } finally {
-        load.close();
-        for (const server of servers) await server.stop();
-        rmSync(build, { recursive: true, force: true });
+        await lab.stop();
+        build.remove();
       }
     }),
 };
 
-/** Starts the servers, gives them their content, and brings it into memory. */
-async function connectAll(
-  { folder, build }: { readonly folder: string; readonly build: string },
-  load: LoadProcess,
-  servers: ServerProcess[],
-): Promise<void> {
-  const raw = `${folder}/golden.raw`;
-  writeFile(raw, DISK_BYTES, noise(MIB, 31));
-  const keiki = new KeikiServer(folder, build);
-  servers.push(await keiki.start(2 * GIB));
-  keiki.command('import', raw, 'golden');
-  keiki.command('snapshot', 'golden', 'v1');
-  keiki.command('clone', 'golden@v1', 'clone');
-  await load.open('keiki', keiki.socketPath, ['clone']);
-  const qemuSocket = `${folder}/qemu.sock`;
-  servers.push(await startQemuNbd(folder, raw, qemuSocket));
-  await load.open('qemu-nbd', qemuSocket, ['']);
-  const memorySocket = `${folder}/memory.sock`;
-  servers.push(await startNbdkit('memory', DISK_BYTES, memorySocket));
-  await load.open('nbdkit memory', memorySocket, ['']);
-  await load.run('nbdkit memory', wholeDisk('write', MIB));
-  for (const group of ['keiki', 'qemu-nbd', 'nbdkit memory']) {
-    await load.run(group, wholeDisk('read', SMALL_BYTES));
+/** The servers, each with its content in memory, and the load that is turned on them. */
+class Lab {
+  readonly folder: string;
+  readonly load = new LoadProcess();
+  readonly #keiki: KeikiServer;
+  readonly #servers: ServerProcess[] = [];
+  #newDisks = 0;
+
+  constructor(folder: string, build: ServerBuild) {
+    this.folder = folder;
+    this.#keiki = new KeikiServer(folder, build);
+  }
+
+  async start(): Promise<void> {
+    const raw = `${this.folder}/golden.raw`;
+    writeFile(raw, DISK_BYTES, noise(MIB, 31));
+    makeQcow2(raw, `${this.folder}/golden.qcow2`);
+    this.#servers.push(await this.#keiki.start(2 * GIB, ['--store-preallocate']));
+    this.#keiki.command('import', raw, 'golden');
+    this.#keiki.command('snapshot', 'golden', 'v1');
+    await this.newDisk('keiki');
+    await this.newDisk('qemu-nbd');
+    await this.nbdkit('memory', 'nbdkit memory');
+    await this.load.run('nbdkit memory', wholeDisk('write', MIB));
+    for (const group of SERVERS) await this.load.run(group, wholeDisk('read', SMALL_BYTES));
+  }
+
+  /** A new clone, or a new overlay, takes the place of the one that was written to. */
+  async newDisk(server: Server): Promise<void> {
+    const name = this.#newDisks++;
+    if (server === 'keiki') {
+      this.#keiki.command('clone', 'golden@v1', `clone${name}`);
+      await this.load.open(server, this.#keiki.socketPath, [`clone${name}`]);
+    } else {
+      const path = `${this.folder}/overlay${name}`;
+      const golden = `${this.folder}/golden.qcow2`;
+      this.#servers.push(await startQemuNbd(golden, `${path}.qcow2`, `${path}.sock`));
+      await this.load.open(server, `${path}.sock`, ['']);
+    }
+  }
+
+  async nbdkit(plugin: 'memory' | 'null', group: string): Promise<string> {
+    const socketPath = `${this.folder}/${plugin}.sock`;
+    this.#servers.push(await startNbdkit(plugin, DISK_BYTES, socketPath));
+    await this.load.open(group, socketPath, ['']);
+    return socketPath;
+  }
+
+  async stop(): Promise<void> {
+    this.load.close();
+    for (const server of this.#servers) await server.stop();
   }
 }
 
@@ -122,19 +160,12 @@ function wholeDisk(kind: 'read' | 'write', requestBytes: number): LoadJob {
 }
 
 /** What the generator reaches where the server does nothing, and what fio would. */
-async function generatorLimit(
-  report: Report,
-  folder: string,
-  load: LoadProcess,
-  servers: ServerProcess[],
-): Promise<void> {
-  const socketPath = `${folder}/null.sock`;
-  servers.push(await startNbdkit('null', DISK_BYTES, socketPath));
-  await load.open('null', socketPath, ['']);
+async function generatorLimit(report: Report, lab: Lab): Promise<void> {
+  const socketPath = await lab.nbdkit('null', 'null');
   for (const kind of ['read', 'write'] as const) {
     const { job } = small(kind, 32, {});
     const rates: number[] = [];
-    for (let round = 0; round < 3; round++) rates.push(await rateOf(load, 'null', job, round));
+    for (let round = 0; round < 3; round++) rates.push(await rateOf(lab.load, 'null', job, round));
     const ours = Math.round(median(rates));
     const theirs = Math.round(fioRate(`nbd+unix:///?socket=${socketPath}`, kind));
     report.note(`4 KiB ${kind}s, 32 under way, of nbdkit null: ${ours} a second; fio ${theirs}`);
@@ -143,7 +174,7 @@ async function generatorLimit(
 
 /** fio asks one request at a time and is the limit itself; its figures stand here all the same. */
 function fioBeside(report: Report, folder: string): void {
-  const paths = { keiki: '/clone?socket=keiki', 'qemu-nbd': '/?socket=qemu' };
+  const paths = { keiki: '/clone0?socket=keiki', 'qemu-nbd': '/?socket=overlay1' };
   const all = { ...paths, 'nbdkit memory': '/?socket=memory' };
   for (const kind of ['read', 'write'] as const) {
     const rates: Record<string, number[]> = {};
@@ -172,17 +203,15 @@ async function rateOf(
   return result === undefined ? Number.NaN : result.operations / (result.ms / 1000);
 }
 
-async function measure(
-  report: Report,
-  load: LoadProcess,
-  { what, job, targets }: Row,
-): Promise<void> {
+async function measure(report: Report, lab: Lab, row: Row): Promise<void> {
+  const { what, job, targets } = row;
   const peers = Object.keys(targets) as Peer[];
   const order: Server[] = ['keiki', ...peers];
   const rates: Record<Server, number[]> = { keiki: [], 'qemu-nbd': [], 'nbdkit memory': [] };
   for (let round = 0; round <= ROUNDS; round++) {
     for (const server of order) {
-      const rate = await rateOf(load, server, job, round);
+      if (row.onNewDisks === true) await lab.newDisk(server);
+      const rate = await rateOf(lab.load, server, job, round);
       // The first round warms up.
       if (round > 0) rates[server].push(rate);
     }

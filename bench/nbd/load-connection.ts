@@ -12,8 +12,11 @@ import { connect, type Socket } from 'node:net';
 import { nowMs, QuickRandom } from '../harness/timing.js';
 
 export interface LoadJob {
-  /** write-flush: each write is followed by a FLUSH before the slot goes on. */
-  readonly kind: 'read' | 'write' | 'write-flush';
+  /**
+   * write-flush: each write is followed by a FLUSH before the slot goes on. mixed: one in four is a
+   * write.
+   */
+  readonly kind: 'read' | 'write' | 'write-flush' | 'mixed';
   readonly order: 'random' | 'sequential';
   readonly requestBytes: number;
   readonly spanBytes: number;
@@ -38,7 +41,8 @@ const GREETING_BYTES = 18;
 const OPTION_REPLY_BYTES = 20;
 const REQUEST_BYTES = 28;
 const REPLY_BYTES = 16;
-const RECEIVE_BYTES = 256 * 1024;
+/** What arrives is looked at at once, so that all connections share it. */
+const RECEIVED = new Uint8Array(256 * 1024);
 const READ = 0;
 const WRITE = 1;
 const FLUSH = 3;
@@ -62,12 +66,11 @@ export class LoadConnection {
   }
 
   private constructor(socketPath: string) {
-    const buffer = new Uint8Array(RECEIVE_BYTES);
     const callback = (count: number): boolean => {
-      this.#onBytes(buffer.subarray(0, count));
+      this.#onBytes(RECEIVED.subarray(0, count));
       return true;
     };
-    this.#socket = connect({ path: socketPath, onread: { buffer, callback } });
+    this.#socket = connect({ path: socketPath, onread: { buffer: RECEIVED, callback } });
     this.#socket.on('error', (error) => this.#fail(error));
     this.#socket.on('close', () => this.#fail(new Error('the server closed the connection')));
   }
@@ -243,15 +246,20 @@ class LoadRun {
       if (this.#isReady[slot] === 0) continue;
       const from = slot * this.#slotBytes;
       let to = from;
-      // A FLUSH has no payload: whatever follows it is a piece of its own.
-      for (let isFlush = false; slot < depth && !isFlush && this.#isReady[slot] === 1; slot++) {
+      // What leaves room in its slot ends the piece: a FLUSH, a read among writes.
+      for (let isFull = true; slot < depth && isFull && this.#isReady[slot] === 1; slot++) {
         this.#isReady[slot] = 0;
-        isFlush = this.#asked[slot] === FLUSH;
-        to = slot * this.#slotBytes + (isFlush ? REQUEST_BYTES : this.#slotBytes);
+        const bytes = this.#requestBytes(this.#asked[slot] as number);
+        isFull = bytes === this.#slotBytes;
+        to = slot * this.#slotBytes + bytes;
       }
       slot--;
       this.#send(this.#requests.subarray(from, to));
     }
+  }
+
+  #requestBytes(command: number): number {
+    return command === WRITE ? REQUEST_BYTES + this.#job.requestBytes : REQUEST_BYTES;
   }
 
   get #isOver(): boolean {
@@ -266,7 +274,8 @@ class LoadRun {
     this.#beganMs[slot] = nowMs();
     const blocks = spanBytes / requestBytes;
     const block = order === 'random' ? this.#random.below(blocks) : this.#nextBlock++ % blocks;
-    this.#ask(slot, kind === 'read' ? READ : WRITE, block * requestBytes);
+    const isRead = kind === 'read' || (kind === 'mixed' && this.#random.below(4) > 0);
+    this.#ask(slot, isRead ? READ : WRITE, block * requestBytes);
   }
 
   #ask(slot: number, command: number, offset: number): void {

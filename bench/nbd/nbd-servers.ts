@@ -1,6 +1,6 @@
 /** The servers that are compared, each a process of its own with a unix socket. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runCommand } from '../harness/scratch.js';
 
@@ -62,17 +62,27 @@ export class ServerProcess {
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
+const TSC = `${ROOT}node_modules/typescript/bin/tsc`;
+
+/** A build of the sources: a folder with dist/ in it. */
+export interface ServerBuild {
+  readonly folder: string;
+  remove(): void;
+}
+
 /**
  * Builds the sources as they are into a folder of its own, so that neither an old build nor the
- * compiler of the sources is measured. The caller removes it.
+ * compiler of the sources is measured. KEIKI_BENCH_BUILD measures another one: before and after.
  */
-export function buildServer(): string {
+export function buildServer(): ServerBuild {
+  const other = process.env.KEIKI_BENCH_BUILD;
+  if (other !== undefined) return { folder: other, remove: () => undefined };
   mkdirSync(`${ROOT}tmp`, { recursive: true });
   const folder = mkdtempSync(`${ROOT}tmp/bench-build-`);
   cpSync(`${ROOT}package.json`, `${folder}/package.json`);
-  const words = ['-p', `${ROOT}tsconfig.build.json`, '--outDir', `${folder}/dist`];
-  runCommand(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, ...words]);
-  return folder;
+  const words = ['--noCheck', '--declaration', 'false', '--outDir', `${folder}/dist`];
+  runCommand(process.execPath, [TSC, '-p', `${ROOT}tsconfig.build.json`, ...words]);
+  return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
 }
 
 /** `keiki serve` on a store file of its own, and its command line. */
@@ -82,16 +92,16 @@ export class KeikiServer {
   readonly #program: string;
 
   /** @param build  what `buildServer` made */
-  constructor(folder: string, build: string) {
+  constructor(folder: string, build: ServerBuild) {
     this.#folder = folder;
-    this.#program = `${build}/dist/cli/main.js`;
+    this.#program = `${build.folder}/dist/cli/main.js`;
     this.socketPath = `${folder}/keiki.sock`;
   }
 
   async start(storeBytes: number, words: readonly string[] = []): Promise<ServerProcess> {
     const store = ['--store', `${this.#folder}/store`, '--size', String(storeBytes)];
     const sockets = ['--nbd-socket', this.socketPath, '--api', this.#api];
-    const args = ['serve', '--store-preallocate', ...store, ...sockets, ...words];
+    const args = ['serve', ...store, ...sockets, ...words];
     // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=FOLDER'.
     const nodeWords = (process.env.KEIKI_BENCH_SERVER_NODE ?? '').split(' ').filter(Boolean);
     const all = [...nodeWords, this.#program, ...args];
@@ -108,18 +118,20 @@ export class KeikiServer {
   }
 }
 
-/** qemu-nbd on a qcow2 overlay of a qcow2 file with the content of `rawPath`. */
+/** qemu-nbd on a new qcow2 overlay of a qcow2 file, which `makeQcow2` made. */
 export async function startQemuNbd(
-  folder: string,
-  rawPath: string,
+  golden: string,
+  overlay: string,
   socketPath: string,
 ): Promise<ServerProcess> {
-  const golden = `${folder}/golden.qcow2`;
-  const overlay = `${folder}/overlay.qcow2`;
-  qemuImg('convert', '-O', 'qcow2', rawPath, golden);
   qemuImg('create', '-q', '-f', 'qcow2', '-b', golden, '-F', 'qcow2', overlay);
   const words = ['-t', '-e', '16', '-k', socketPath, '-f', 'qcow2', '--cache=writeback', overlay];
   return ServerProcess.start('qemu-nbd', words, socketPath);
+}
+
+/** A qcow2 file with the content of a raw one. */
+export function makeQcow2(raw: string, path: string): void {
+  qemuImg('convert', '-O', 'qcow2', raw, path);
 }
 
 export function startNbdkit(

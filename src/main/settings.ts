@@ -141,7 +141,7 @@ export const SETTINGS = {
     kind: 'count',
     minimum: 1,
     maximum: 100_000,
-    fallback: 1024,
+    fallback: 4096,
     summary: 'Clients on each socket or port; further ones are closed at once',
   },
   'nbd.memory': {

@@ -28,7 +28,7 @@ export interface NbdLimits {
 }
 
 export const DEFAULT_NBD_LIMITS: NbdLimits = {
-  connectionsMax: 1024,
+  connectionsMax: 4096,
   handshakeMs: 30_000,
   optionsMax: 65_536,
   requestsMax: 1024,
