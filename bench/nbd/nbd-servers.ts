@@ -37,6 +37,7 @@ export class ServerProcess {
     this.#process.stderr?.on('data', (chunk: Buffer) => {
       this.#log += chunk.toString();
     });
+    process.on('exit', () => this.#process.kill('SIGKILL'));
     this.#process.on('error', (error) => {
       this.#log += error.message;
     });
