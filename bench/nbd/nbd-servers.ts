@@ -9,6 +9,11 @@ const PATH = `/usr/sbin:/usr/bin:/sbin:/bin:${process.env.PATH ?? ''}`;
 const START_MS = 120_000;
 const POLL_MS = 50;
 
+const started: ChildProcess[] = [];
+process.on('exit', () => {
+  for (const server of started) server.kill('SIGKILL');
+});
+
 /** A server under way; ends with the bench. */
 export class ServerProcess {
   readonly #process: ChildProcess;
@@ -37,7 +42,7 @@ export class ServerProcess {
     this.#process.stderr?.on('data', (chunk: Buffer) => {
       this.#log += chunk.toString();
     });
-    process.on('exit', () => this.#process.kill('SIGKILL'));
+    started.push(this.#process);
     this.#process.on('error', (error) => {
       this.#log += error.message;
     });
