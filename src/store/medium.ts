@@ -117,8 +117,11 @@ export interface Medium {
   /**
    * Gives each block a VBN and begins to write it. The caller keeps the bytes until `written`.
    * The VBNs are held until `adopt` or `abandon` is called for them.
+   *
+   * @param pieces  the bytes of the blocks in order; a piece may hold several of them
+   * @param tags    one for each block
    */
-  place(kind: TagKind, blocks: readonly Uint8Array[], tags: readonly BlockTag[]): Placed;
+  place(kind: TagKind, pieces: readonly Uint8Array[], tags: readonly BlockTag[]): Placed;
   /** The VBN belongs to this generation's tree from now on. */
   adopt(vbn: number, kind: TagKind, generation: Generation): void;
   /** Nothing will name the VBN. */

@@ -327,12 +327,9 @@ export class Writer {
       const part = slice(data, at, Math.min(data.length, at + PART_BYTES));
       const firstOfPart = at / BLOCK_BYTES;
       const sums = crcs.subarray(firstOfPart);
-      const { blocks, tags } = toBlocks(
-        part,
-        { treeId: tree.id, first: first + firstOfPart },
-        sums,
-      );
-      const placed = this.#engine.medium.place('data', blocks, tags);
+      const blocks = { treeId: tree.id, first: first + firstOfPart };
+      const tags = sumBlocks(part, blocks, sums);
+      const placed = this.#engine.medium.place('data', [part], tags);
       writes.push(placed.written);
       for (const vbn of placed.vbns) vbns.push(vbn);
     }
@@ -497,20 +494,18 @@ function slice(data: Uint8Array, from: number, to = data.length): Uint8Array {
   return from === 0 && to === data.length ? data : data.subarray(from, to);
 }
 
-/** The blocks of a write, with what the medium is told of each; puts their sums into `crcs`. */
-function toBlocks(
+/** What the medium is told of each block of a write; puts the sums into `crcs`. */
+function sumBlocks(
   data: Uint8Array,
   { treeId, first }: { readonly treeId: number; readonly first: number },
   crcs: Uint32Array,
-): { blocks: Uint8Array[]; tags: BlockTag[] } {
-  const blocks: Uint8Array[] = [];
+): BlockTag[] {
   const tags: BlockTag[] = [];
   for (let index = 0; index * BLOCK_BYTES < data.length; index++) {
-    const block = data.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-    const crc = crc32(block);
-    blocks.push(block);
+    const start = data.byteOffset + index * BLOCK_BYTES;
+    const crc = crc32(new Uint8Array(data.buffer, start, BLOCK_BYTES));
     crcs[index] = crc;
     tags.push({ treeId, fbn: first + index, level: 0, crc, kind: 'data' });
   }
-  return { blocks, tags };
+  return tags;
 }

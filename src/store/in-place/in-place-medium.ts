@@ -11,6 +11,7 @@
  */
 import { invariant } from '../../base/invariant.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import { totalBytes } from '../../env/buffers.js';
 import type { Device } from '../../env/device.js';
 import { FEATURE_PENDING, type Fsinfo, type PendingRun } from '../../layout/fsinfo.js';
 import type { LogEntry } from '../../layout/log-entry.js';
@@ -38,6 +39,7 @@ import type {
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.js';
+import { type BlockRun, toRuns } from './block-runs.js';
 import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
@@ -76,7 +78,10 @@ export class InPlaceMedium implements Medium {
   /** Writes of placed blocks that have ended, and how many of them the last sync covers. */
   #writesEnded = 0;
   /** Data blocks that are being written. */
-  readonly #writing = new Set<{ readonly vbns: Set<number>; readonly written: Promise<void> }>();
+  readonly #writing = new Set<{
+    readonly runs: readonly BlockRun[];
+    readonly written: Promise<void>;
+  }>();
   #writesSynced = 0;
 
   constructor(device: Device, fsinfo: Fsinfo) {
@@ -184,20 +189,21 @@ export class InPlaceMedium implements Medium {
     await this.#allocator.prepare(kind, blocks);
   }
 
-  place(kind: TagKind, blocks: readonly Uint8Array[], _tags: readonly BlockTag[]): Placed {
+  place(kind: TagKind, pieces: readonly Uint8Array[], _tags: readonly BlockTag[]): Placed {
     const vbns: number[] = [];
-    for (let index = 0; index < blocks.length; index++) {
+    for (let left = totalBytes(pieces); left > 0; left -= BLOCK_BYTES) {
       const vbn = this.#allocator.take(kind);
       vbns.push(vbn);
       this.#inFlight.add(vbn);
     }
-    const written = this.#writeRuns(kind, vbns, blocks);
-    if (kind === 'data') this.#noteWriting(vbns, written);
+    const runs = toRuns(vbns, pieces);
+    const written = this.#writeRuns(kind, runs);
+    if (kind === 'data') this.#noteWriting(runs, written);
     return { vbns, written };
   }
 
-  #noteWriting(vbns: readonly number[], written: Promise<void>): void {
-    const writing = { vbns: new Set(vbns), written };
+  #noteWriting(runs: readonly BlockRun[], written: Promise<void>): void {
+    const writing = { runs, written };
     this.#writing.add(writing);
     // One that failed stays: nothing that names its blocks may be acknowledged.
     written.then(
@@ -206,22 +212,12 @@ export class InPlaceMedium implements Medium {
     );
   }
 
-  async #writeRuns(
-    kind: TagKind,
-    vbns: readonly number[],
-    blocks: readonly Uint8Array[],
-  ): Promise<void> {
+  async #writeRuns(kind: TagKind, runs: readonly BlockRun[]): Promise<void> {
     const writes: Promise<void>[] = [];
-    let start = 0;
-    for (let index = 1; index <= vbns.length; index++) {
-      const first = vbns[start] as number;
-      if (index < vbns.length && vbns[index] === first + index - start) continue;
-      const run = blocks.slice(start, index);
-      writes.push(this.#device.write(first * BLOCK_BYTES, run));
-      if (kind === 'meta') {
-        writes.push(this.#device.write((first + SEGMENT_BLOCKS) * BLOCK_BYTES, run));
-      }
-      start = index;
+    for (const { vbn, pieces } of runs) {
+      writes.push(this.#device.write(vbn * BLOCK_BYTES, pieces));
+      if (kind !== 'meta') continue;
+      writes.push(this.#device.write((vbn + SEGMENT_BLOCKS) * BLOCK_BYTES, pieces));
     }
     // All must have ended before the caller may use its buffers again, even if one failed.
     const outcomes = await Promise.allSettled(writes);
@@ -354,9 +350,9 @@ export class InPlaceMedium implements Medium {
 
   /** A consistency point gives blocks their VBNs before it has written them: waits for those. */
   async #writesOf(entries: readonly PointersEntry[]): Promise<void> {
-    for (const { vbns, written } of [...this.#writing]) {
+    for (const { runs, written } of [...this.#writing]) {
       const isNamed = entries.some(({ vbn, crcs }) =>
-        crcs.some((_, index) => vbns.has(vbn + index)),
+        runs.some((run) => run.vbn < vbn + crcs.length && vbn < run.endVbn),
       );
       if (isNamed) await written;
     }
@@ -463,12 +459,9 @@ export class InPlaceMedium implements Medium {
   async #writeAssigned(blocks: readonly AssignedBlock[]): Promise<void> {
     const { pool } = this.#attached.editor;
     const sorted = [...blocks].sort((a, b) => a.vbn - b.vbn);
+    const vbns = sorted.map((block) => block.vbn);
     const bytes = sorted.map((block) => pool.bytes(block.buffer));
-    await this.#writeRuns(
-      'meta',
-      sorted.map((block) => block.vbn),
-      bytes,
-    );
+    await this.#writeRuns('meta', toRuns(vbns, bytes));
     for (const block of blocks) pool.unpin(block.buffer);
   }
 

@@ -205,13 +205,18 @@ export class ObjectLogMedium implements Medium {
     return Promise.resolve();
   }
 
-  place(kind: TagKind, blocks: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
-    const vbns = blocks.map((block, index) => {
-      const vbn = this.#chain.copyIn(this.#openOf(kind), block, tags[index] as BlockTag);
-      this.#inFlight.add(vbn);
-      return vbn;
-    });
-    this.#liveBlocks += blocks.length;
+  place(kind: TagKind, pieces: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
+    const vbns: number[] = [];
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.length; at += BLOCK_BYTES) {
+        const block = piece.subarray(at, at + BLOCK_BYTES);
+        const tag = tags[vbns.length] as BlockTag;
+        const vbn = this.#chain.copyIn(this.#openOf(kind), block, tag);
+        this.#inFlight.add(vbn);
+        vbns.push(vbn);
+      }
+    }
+    this.#liveBlocks += vbns.length;
     return { vbns, written: this.#chain.throttle() };
   }
 

@@ -1,0 +1,36 @@
+/** Cuts the bytes of blocks where their VBNs are not adjacent: what can be written in one call. */
+import { BLOCK_BYTES } from '../../base/units.js';
+
+/** Blocks with adjacent VBNs: one write. */
+export interface BlockRun {
+  readonly vbn: number;
+  /** The VBN after the last one. */
+  endVbn: number;
+  readonly pieces: Uint8Array[];
+}
+
+/** @param pieces  the bytes of these blocks in order, one block or several in a piece */
+export function toRuns(vbns: readonly number[], pieces: readonly Uint8Array[]): BlockRun[] {
+  const runs: BlockRun[] = [];
+  let index = 0;
+  for (const piece of pieces) {
+    for (let from = 0; from < piece.length; ) {
+      const vbn = vbns[index] as number;
+      const countMax = (piece.length - from) / BLOCK_BYTES;
+      let count = 1;
+      while (count < countMax && vbns[index + count] === vbn + count) count++;
+      const end = from + count * BLOCK_BYTES;
+      const bytes = end - from === piece.length ? piece : piece.subarray(from, end);
+      const last = runs.at(-1);
+      if (last?.endVbn === vbn) {
+        last.pieces.push(bytes);
+        last.endVbn += count;
+      } else {
+        runs.push({ vbn, endVbn: vbn + count, pieces: [bytes] });
+      }
+      index += count;
+      from = end;
+    }
+  }
+  return runs;
+}
