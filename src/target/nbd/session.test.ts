@@ -365,6 +365,34 @@ describe('what a connection tells of itself', () => {
     disk.sizeBytes = MIB;
     assert.equal((await client.call(read(1n, 2 * MIB, 512))).error, 22);
   });
+
+  it('that was resized shows its size to the next client, its end to all at once', async () => {
+    const { quick, disk } = serve();
+    const old = quick.enter('disk', { structured: true });
+    const sizeOfNext = (): number => {
+      const client = quick.connect();
+      client.send(enter('disk'));
+      const reader = new ReplyReader(client.peer.takeBytes());
+      reader.greeting();
+      const [info] = reader.optionReplies();
+      return Number(info?.data.readBigUInt64BE(2));
+    };
+    for (const sizeBytes of [128 * MIB, MIB + 512]) {
+      disk.sizeBytes = sizeBytes;
+      assert.equal(sizeOfNext(), sizeBytes);
+      for (const [fields, errno] of [
+        [read(1n, sizeBytes - 512, 1024), 22],
+        [write(2n, sizeBytes, Buffer.alloc(512)), 28],
+        [{ type: COMMAND.trim, cookie: 3n, offset: sizeBytes, length: 512 }, 22],
+        [{ type: COMMAND.zeroes, cookie: 4n, offset: sizeBytes - 1, length: 2 }, 28],
+      ] as const) {
+        const { error, message } = await old.call(fields);
+        assert.equal(error, errno);
+        assert.match(message, new RegExp(`end beyond 'disk' \\(${sizeBytes} bytes\\)`));
+      }
+      assert.equal((await old.call(write(5n, sizeBytes - 512, Buffer.alloc(512)))).error, 0);
+    }
+  });
 });
 
 describe('a bug of the disk', () => {
