@@ -22,6 +22,8 @@ export interface Totals {
   splitsInterrupted: number;
   blocksHealed: number;
   outOfSpace: number;
+  /** Requests that an external backing store failed. */
+  externalTroubles: number;
   sectorsCompared: number;
   storeChecks: number;
   virtualMs: number;
@@ -42,6 +44,7 @@ function newTotals(): Totals {
     splitsInterrupted: 0,
     blocksHealed: 0,
     outOfSpace: 0,
+    externalTroubles: 0,
     sectorsCompared: 0,
     storeChecks: 0,
     virtualMs: 0,

@@ -25,10 +25,13 @@ import { Moments } from './model/disk.js';
 import { Model } from './model/model.js';
 import { Violation } from './model/violation.js';
 import { checkRecovered } from './recovery-check.js';
+import { SimulatedExternals } from './world/simulated-externals.js';
 import type { VirtualClock } from './world/virtual-clock.js';
 
 const STORE_BYTES = 64 * MIB;
 const OPENS_MAX = 4;
+/** What a read of an image takes. */
+const EXTERNAL_MS = 0.1;
 
 export interface HarnessOptions {
   readonly world: VirtualClock;
@@ -67,8 +70,15 @@ export class Harness {
     });
     const model = new Model({ contents: new Contents(), moments: new Moments() });
     const coverage = new Coverage();
-    const digest = new Digest();
-    this.parts = { random: this.random, model, coverage, digest, sizeBytesMax: PIB, trace };
+    this.parts = {
+      random: this.random,
+      model,
+      coverage,
+      digest: new Digest(),
+      sizeBytesMax: PIB,
+      images: new Map(),
+      trace,
+    };
   }
 
   async format(): Promise<void> {
@@ -97,7 +107,17 @@ export class Harness {
       }
     });
     const random = this.#storeRandom;
-    const opened = openPatiently(machine.source, { ...options, random, clock: machine.clock });
+    const { clock } = machine;
+    // Whatever was wrong with an image, it has come back by the time of the comparison.
+    for (const image of this.parts.images.values()) {
+      image.isMissing = false;
+      image.failures = 0;
+    }
+    const externals = new SimulatedExternals(
+      () => new Promise((resolve) => clock.setTimer(EXTERNAL_MS, resolve)),
+      this.parts.images,
+    );
+    const opened = openPatiently(machine.source, { ...options, random, clock, externals });
     const store = await Promise.race([opened, cut]);
     isOpen = true;
     machine.cutAtCall(0, () => undefined);

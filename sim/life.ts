@@ -12,11 +12,13 @@ import type { Clock } from '../src/env/clock.js';
 import type { Random } from '../src/env/random.js';
 import type { SplitJob, Store, VdiskInfo } from '../src/main/store.js';
 import type { BlockTarget } from '../src/vdisk/block-target.js';
+import { ExternalError } from '../src/vdisk/external-store.js';
 import type { Coverage, JobKind } from './coverage.js';
 import type { Digest } from './digest.js';
 import type { ModelDisk } from './model/disk.js';
 import type { Model } from './model/model.js';
 import { Violation } from './model/violation.js';
+import type { SimulatedImage } from './world/simulated-externals.js';
 
 export interface RunParts {
   readonly random: Random;
@@ -25,6 +27,8 @@ export interface RunParts {
   readonly digest: Digest;
   /** No vdisk is larger. */
   readonly sizeBytesMax: number;
+  /** What external backing stores are read from; on no medium of this machine. */
+  readonly images: Map<string, SimulatedImage>;
   /** Lines for a person who replays a run. */
   readonly trace: ((line: string) => void) | undefined;
 }
@@ -44,6 +48,7 @@ export interface LivingStore
     | 'close'
   > {
   createVdisk(name: string, sizeBytes: number): Promise<unknown>;
+  createExternal(name: string, path: string): Promise<unknown>;
   clone(snapshot: string, name: string): Promise<unknown>;
   split(
     name: string,
@@ -64,10 +69,15 @@ export interface LifeMachine {
 
 export type Answer<T> =
   | { readonly kind: 'done'; readonly value: T }
-  | { readonly kind: 'failed'; readonly error: StoreErrorKind; readonly message: string };
+  | {
+      readonly kind: 'failed';
+      /** external: what is read outside of the store cannot be read now. */
+      readonly error: StoreErrorKind | 'external';
+      readonly message: string;
+    };
 
 /** Errors after which nothing is known of what was under way. */
-const STOPPED: readonly StoreErrorKind[] = ['device', 'fenced', 'closed'];
+const STOPPED: readonly (StoreErrorKind | 'external')[] = ['device', 'fenced', 'closed'];
 
 interface Lock {
   shared: number;
@@ -163,6 +173,10 @@ export class Life {
       if (!isStoreError(error)) throw error;
       digest.add(error.kind, number);
       trace?.(`${this.nowMs.toFixed(3)} ${number} ${error.kind}: ${error.message}`);
+      if (error instanceof ExternalError) {
+        coverage.totals.externalTroubles++;
+        return { kind: 'failed', error: 'external', message: error.message };
+      }
       if (error.kind === 'out-of-space') coverage.totals.outOfSpace++;
       if (error.kind === 'corrupt') throw new Violation(`${kind} ${what}: ${error.message}`);
       if (STOPPED.includes(error.kind)) this.#noteStopped(kind, what, error.message);

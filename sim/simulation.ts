@@ -11,6 +11,7 @@ import type { Random } from '../src/env/random.js';
 import type { OpenOptions } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { resetNames } from './acts/admin.js';
+import { createExternal } from './acts/external.js';
 import { splitDisk } from './acts/jobs.js';
 import type { Coverage } from './coverage.js';
 import { type CutPlan, Harness } from './harness.js';
@@ -51,6 +52,8 @@ const ACTS_SPREAD = 1.5;
 const END_MS_MAX = 1500;
 /** Every so many seeds begin with a store that is nearly full. */
 const BALLAST_SEEDS = 12;
+/** Every so many seeds have images outside of the store. */
+const EXTERNAL_SEEDS = 7;
 /** Mean of what a FLUSH takes. */
 const PACE_MS: Record<MediumKind, number> = { 'in-place': 0.5, 'object-log': 12 };
 
@@ -78,6 +81,7 @@ class Simulation {
   readonly #tastes: Tastes;
   readonly #canFill: boolean;
   readonly #hasBallast: boolean;
+  readonly #hasExternals: boolean;
   #life: Life | undefined;
 
   constructor(world: VirtualClock, options: SimulationOptions) {
@@ -103,7 +107,9 @@ class Simulation {
       dirtyBytesMax: random.chance(0.5) ? memoryBytes / 2 : 512 * 4096,
       cpIntervalMs: [10, 50, 300, 2000][random.below(4)] ?? 100,
     };
-    this.#tastes = drawTastes(random, PACE_MS[medium], { seed });
+    this.#hasExternals = seed % EXTERNAL_SEEDS === 3;
+    const hasExternals = this.#hasExternals;
+    this.#tastes = drawTastes(random, PACE_MS[medium], { seed, hasExternals });
     this.#canFill = random.chance(0.2);
     this.#hasBallast = medium === 'in-place' && seed % BALLAST_SEEDS === 0;
   }
@@ -161,6 +167,7 @@ class Simulation {
     const life = this.#harness.newLife(store, fail);
     this.#life = life;
     if (isFirst) await Promise.race([createFirst(life), failure]);
+    if (isFirst && this.#hasExternals) await Promise.race([createExternal(life), failure]);
     if (isFirst && this.#hasBallast) await Promise.race([addBallast(life), failure]);
     const fibers = startClients(life, this.#tastes);
     if (this.#canFill && random.chance(0.1)) fibers.push(life.go(() => fillAndEmpty(life)));

@@ -16,6 +16,7 @@ import {
   resize,
   snapshot,
 } from './acts/admin.js';
+import { cloneExternal, createExternal, deleteExternal, troubleExternal } from './acts/external.js';
 import {
   askStatus,
   flush,
@@ -79,6 +80,13 @@ const DEFERRED: Weighted = { weight: 6, act: deleteDeferred };
 /** Up to here seeds are as they were when the deliberate bugs were tried on them. */
 const DEFERS_FROM_SEED = 41;
 
+const EXTERNAL_ACTS: readonly Weighted[] = [
+  { weight: 4, act: createExternal },
+  { weight: 12, act: cloneExternal },
+  { weight: 8, act: troubleExternal },
+  { weight: 2, act: deleteExternal },
+];
+
 /** What one seed is like. */
 export interface Tastes {
   readonly clients: number;
@@ -92,6 +100,8 @@ export interface Tastes {
 export interface ActChoice {
   /** Some acts belong to some seeds only. */
   readonly seed?: number;
+  /** There are images outside of the store. */
+  readonly hasExternals?: boolean;
   /** Acts that nobody asks for. */
   readonly without?: readonly Act[];
 }
@@ -106,9 +116,13 @@ function season(acts: readonly Weighted[], random: Random): Weighted[] {
 
 /** @param paceMs mean time that a durable act takes on this medium */
 export function drawTastes(random: Random, paceMs: number, choice: ActChoice): Tastes {
-  const { seed, without = [] } = choice;
+  const { seed, hasExternals = false, without = [] } = choice;
   const defers = seed !== undefined && seed >= DEFERS_FROM_SEED && seed % 4 === 0;
-  const acts = defers ? [...OPERATOR_ACTS, DEFERRED] : OPERATOR_ACTS;
+  const acts = [
+    ...OPERATOR_ACTS,
+    ...(defers ? [DEFERRED] : []),
+    ...(hasExternals ? EXTERNAL_ACTS : []),
+  ];
   const operatorActs = acts.filter(({ act }) => !without.includes(act));
   return {
     clients: 2 + random.below(4),

@@ -30,7 +30,7 @@ export function drawSize(life: Life): number {
 }
 
 /** Asks for an act and tells the model what came of it. */
-async function ask<T>(
+export async function ask<T>(
   life: Life,
   kind: string,
   act: ActUnderWay,
@@ -42,8 +42,9 @@ async function ask<T>(
 }
 
 /** An act may be refused for lack of space; anything else needs a reason. */
-function expectDone(life: Life, kind: string, what: string, answer: Answer<unknown>): void {
+export function expectDone(life: Life, kind: string, what: string, answer: Answer<unknown>): void {
   if (answer.kind === 'done' || answer.error === 'out-of-space' || life.hasStopped) return;
+  if (answer.error === 'external') return;
   throw life.unexpected(kind, what, answer);
 }
 
@@ -54,7 +55,7 @@ export function resetNames(): void {
   nameCount = 0;
 }
 
-const newName = (start: string): string => `${start}${++nameCount}`;
+export const newName = (start: string): string => `${start}${++nameCount}`;
 
 export async function create(life: Life, sizeBytes = drawSize(life)): Promise<void> {
   if (life.model.disks.length < DISKS_MAX) await createNamed(life, newName('d'), sizeBytes);
@@ -66,7 +67,8 @@ export async function createNamed(life: Life, name: string, sizeBytes: number): 
   expectDone(life, 'create', name, answer);
 }
 
-const isFree = (life: Life, disk: ModelDisk): boolean => !disk.isGone && !life.isLocked(disk);
+export const isFree = (life: Life, disk: ModelDisk): boolean =>
+  !disk.isGone && !life.isLocked(disk);
 
 export async function snapshot(life: Life): Promise<void> {
   const { model, random } = life;
@@ -97,7 +99,7 @@ export async function snapshotNamed(
 
 export async function clone(life: Life): Promise<void> {
   if (life.model.disks.length >= DISKS_MAX) return;
-  const source = life.pick(life.model.snapshots().filter((disk) => isFree(life, disk)));
+  const source = life.pick(life.model.sources().filter((disk) => isFree(life, disk)));
   if (source !== undefined) await cloneNamed(life, source, newName('c'));
 }
 
@@ -200,7 +202,8 @@ export async function deleteOne(life: Life, disk: ModelDisk): Promise<boolean> {
 /** Deletes what others need, too: they go on without its name. */
 export async function deleteDeferred(life: Life): Promise<void> {
   const { model, random } = life;
-  const free = model.disks.filter((disk) => isFree(life, disk));
+  // An external backing store is refused as long as somebody needs it.
+  const free = model.disks.filter((disk) => disk.kind !== 'external' && isFree(life, disk));
   const held = free.filter((disk) => model.mustStay(disk) !== undefined);
   const disk = life.pick(held.length > 0 && random.chance(0.8) ? held : free);
   if (disk === undefined) return;
@@ -241,6 +244,7 @@ function holds(disk: ModelDisk, other: ModelDisk): boolean {
 
 function deleteKind(life: Life, disk: ModelDisk): string {
   if (disk.kind === 'vdisk') return 'delete-vdisk';
+  if (disk.kind === 'external') return 'delete-external';
   const holders = life.model.holdersOf(disk).length;
   if (holders > 1) return 'delete-in-use';
   return holders === 1 ? 'delete-snapshot-1' : 'delete-snapshot-0';

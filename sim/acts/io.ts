@@ -133,6 +133,7 @@ function settleWrite(
   const { disk } = write;
   disk.endWrite(write, life.outcomeOf(answer), isDurable);
   if (answer.kind === 'done' || life.hasStopped || answer.error === 'out-of-space') return;
+  if (answer.error === 'external') return;
   if (answer.error === 'not-found' && (disk.isGone || life.isLocked(disk))) return;
   throw life.unexpected(kind, describe(disk, write), answer);
 }
@@ -252,6 +253,7 @@ function mayBeGone(
   answer: Answer<unknown>,
 ): boolean {
   if (answer.kind === 'done') return false;
+  if (answer.error === 'external') return true;
   if (answer.error === 'invalid' && offset + length > disk.sizeBytes) return true;
   if (!(disk.isGone || life.isLocked(disk))) return false;
   return answer.error === 'not-found' || answer.error === 'invalid';

@@ -121,6 +121,7 @@ export async function diffOf(
   }
   const isExplained =
     (answer.error === 'invalid' && maySplit) ||
+    answer.error === 'external' ||
     (answer.error === 'not-found' && (to.isGone || from?.isGone === true));
   if (!isExplained && !life.hasStopped) throw life.unexpected('diff', what, answer);
 }
@@ -214,6 +215,7 @@ export async function scan(life: Life): Promise<void> {
   const answer = await life.perform('scan', disk.name, () => life.store.scan(disk.name));
   if (answer.kind === 'failed') {
     if (life.hasStopped || (disk.isGone && answer.error === 'not-found')) return;
+    if (answer.error === 'external') return;
     throw life.unexpected('scan', disk.name, answer);
   }
   const { readThroughBytes, givesBackBytes } = answer.value;

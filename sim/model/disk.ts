@@ -81,7 +81,7 @@ export interface ModelSplit {
 
 export class ModelDisk {
   readonly id: number;
-  readonly kind: 'vdisk' | 'snapshot';
+  readonly kind: 'vdisk' | 'snapshot' | 'external';
   /** The vdisk whose past this snapshot is. */
   of: ModelDisk | undefined;
   /** Of a snapshot: the part behind the @. */
@@ -102,7 +102,13 @@ export class ModelDisk {
 
   constructor(
     parts: ModelParts,
-    init: { id: number; kind: 'vdisk' | 'snapshot'; name: string; sizeBytes: number; layer: Layer },
+    init: {
+      id: number;
+      kind: ModelDisk['kind'];
+      name: string;
+      sizeBytes: number;
+      layer: Layer;
+    },
   ) {
     this.#parts = parts;
     this.id = init.id;

@@ -67,6 +67,11 @@ export class Model {
     return this.disks.filter((disk) => disk.kind === 'snapshot');
   }
 
+  /** What can be cloned. */
+  sources(): ModelDisk[] {
+    return this.disks.filter((disk) => disk.kind !== 'vdisk');
+  }
+
   snapshotsOf(vdisk: ModelDisk): ModelDisk[] {
     return this.disks.filter((disk) => disk.of === vdisk);
   }
@@ -95,6 +100,11 @@ export class Model {
   beginCreate(name: string, sizeBytes: number): ActUnderWay {
     const make = (): void => this.#add('vdisk', name, sizeBytes, new Layer());
     return this.#begin(`create ${name}`, (list) => list.has(name), make);
+  }
+
+  beginExternal(name: string, sizeBytes: number, layer: Layer): ActUnderWay {
+    const make = (): void => this.#add('external', name, sizeBytes, layer);
+    return this.#begin(`external ${name}`, (list) => list.has(name), make);
   }
 
   beginClone(source: ModelDisk, name: string): ActUnderWay {
@@ -205,7 +215,7 @@ export class Model {
   }
 
   #add(
-    kind: 'vdisk' | 'snapshot',
+    kind: ModelDisk['kind'],
     name: string,
     sizeBytes: number,
     layer: Layer,
@@ -379,10 +389,12 @@ export class Model {
     const certain = holders.filter(
       (other) => !other.isLeaving && (other.of ?? other).split === undefined,
     );
+    // A deleted snapshot merges into its one holder; an external backing store cannot.
+    const holdersMax = disk.kind === 'external' ? 0 : 1;
     // Those that share a deleted one in between hold it together, and only once.
     const direct = new Set(certain.map((other) => layerOver(other.layer, disk.layer)));
-    if (direct.size > 1) return 'certainly';
-    if (holders.length > 1) return 'perhaps';
+    if (direct.size > holdersMax) return 'certainly';
+    if (holders.length > holdersMax) return 'perhaps';
     return this.#hasDeletedHolder(disk) ? 'perhaps' : undefined;
   }
 

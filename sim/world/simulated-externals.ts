@@ -46,12 +46,16 @@ export class SimulatedImage {
 }
 
 export class SimulatedExternals implements ExternalSource {
-  readonly images = new Map<string, SimulatedImage>();
+  readonly images: Map<string, SimulatedImage>;
   readonly #pause: () => Promise<void>;
 
   /** @param pause  what every call takes */
-  constructor(pause: () => Promise<void> = () => Promise.resolve()) {
+  constructor(
+    pause: () => Promise<void> = () => Promise.resolve(),
+    images = new Map<string, SimulatedImage>(),
+  ) {
     this.#pause = pause;
+    this.images = images;
   }
 
   add(path: string, bytes: Uint8Array): SimulatedImage {

@@ -96,6 +96,7 @@ export class CrashLoop {
       coverage: new Coverage(),
       digest: new Digest(),
       sizeBytesMax: TIB,
+      images: new Map(),
       trace: (line) => this.#trace(line),
     };
   }

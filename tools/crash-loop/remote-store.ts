@@ -89,6 +89,11 @@ export class RemoteStore implements LivingStore {
     }
   }
 
+  createExternal(name: string, path: string): Promise<never> {
+    const message = `${name} cannot be made: a server opens no file that a client names, ${path}`;
+    return Promise.reject(new StoreError('unsupported', message));
+  }
+
   /** A server does not delete what somebody has open. */
   async delete(name: string): Promise<void> {
     const act = async (): Promise<void> => {

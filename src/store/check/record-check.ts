@@ -134,7 +134,7 @@ export class StoreRecords {
     const ownerKind = this.vdisks.get(tree.ownerId)?.kind;
     if (ownerKind !== undefined && tree.isExternal !== (ownerKind === 'external')) {
       const what = tree.isExternal ? 'external' : 'not external';
-      this.#add('tree-record', `${name} is ${what}, but its record is that of a ${ownerKind}`);
+      this.#add('tree-record', `${name} is ${what}, but its record is of kind ${ownerKind}`);
     }
     if (tree.state !== 'live') {
       if (tree.ownerId === 0) return;
