@@ -12,6 +12,7 @@ export { openImageFile } from '../image/open-image.js';
 export type { CheckReport, Fault, FaultKind } from '../store/check/check-report.js';
 export type { CheckOptions } from '../store/check/checker.js';
 export { checkStore } from './check.js';
+export type { ExternalInfo, ExternalOptions, RelocateOptions } from './external-catalog.js';
 export {
   type FormatOptions,
   formatStore,

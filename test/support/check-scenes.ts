@@ -3,6 +3,7 @@
  * middle of a job. Each is built once; tests work on copies.
  */
 import assert from 'node:assert/strict';
+import { SimulatedExternals } from '../../sim/world/simulated-externals.js';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
 import { MemoryDevice } from '../../src/env/memory-device.js';
 import { MemoryObjectStore } from '../../src/env/memory-object-store.js';
@@ -121,6 +122,21 @@ export async function crashedScene(kind: MediumKind): Promise<Specimen> {
   await store.vdisk('late').write(0, content(8, 2), { fua: true });
   await store.rename('alone', 'renamed');
   return closed.copy();
+}
+
+/** image, and a clone of it with one block of its own. */
+export async function externalScene(kind: MediumKind): Promise<Specimen> {
+  const specimen = Specimen.blank(kind, 64 * MIB);
+  const random = seededRandom(3);
+  await formatStore(specimen.source, { sizeBytes: 64 * MIB, random });
+  const externals = new SimulatedExternals();
+  externals.add('/image', new Uint8Array(MIB).fill(7));
+  const store = await openStore(specimen.source, { externals, random });
+  await store.createExternal('image', '/image');
+  const clone = await store.clone('image', 'clone');
+  await clone.write(0, new Uint8Array(BLOCK_BYTES).fill(9));
+  await store.close();
+  return specimen;
 }
 
 export type JobName = 'copy split' | 'share split' | 'trim' | 'delete' | 'merge';

@@ -1,28 +1,10 @@
 /** External backing stores in the offline check: sound ones, and what can be wrong with them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SimulatedExternals } from '../../../sim/world/simulated-externals.js';
-import { MEDIA, type MediumKind, Specimen } from '../../../test/support/check-scenes.js';
+import { externalScene, MEDIA } from '../../../test/support/check-scenes.js';
 import { type Planted, rot } from '../../../test/support/planted-fault.js';
-import { BLOCK_BYTES, MIB } from '../../base/units.js';
-import { seededRandom } from '../../env/seeded-random.js';
+import { MIB } from '../../base/units.js';
 import { DESCRIPTOR_FBN } from '../../layout/external-descriptor.js';
-import { formatStore, openStore } from '../../main/open-store.js';
-
-/** image, and a clone of it with one block of its own. */
-async function externalScene(kind: MediumKind): Promise<Specimen> {
-  const specimen = Specimen.blank(kind, 64 * MIB);
-  const random = seededRandom(3);
-  await formatStore(specimen.source, { sizeBytes: 64 * MIB, random });
-  const externals = new SimulatedExternals();
-  externals.add('/image', new Uint8Array(MIB).fill(7));
-  const store = await openStore(specimen.source, { externals, random });
-  await store.createExternal('image', '/image');
-  const clone = await store.clone('image', 'clone');
-  await clone.write(0, new Uint8Array(BLOCK_BYTES).fill(9));
-  await store.close();
-  return specimen;
-}
 
 const FAULTS: readonly Planted[] = [
   {
