@@ -54,6 +54,7 @@ const GOLDEN: Vdisk = {
   ownBytes: 2 * 1024 ** 2,
   holders: [],
   split: null,
+  external: null,
   clientCount: 0,
   clients: [],
 };

@@ -1,7 +1,15 @@
 /** The command line beside a real server: processes, sockets, files and signals. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -22,8 +30,9 @@ before(async () => {
   writeFileSync(lab.path('disk.img'), DISK.subarray(0, 2 * MIB));
   truncateSync(lab.path('disk.img'), 8 * MIB);
   writeFileSync(lab.path('disk.img'), DISK.subarray(8 * MIB), { flag: 'a' });
+  mkdirSync(lab.path('images'));
   const tcp = ['--api', '127.0.0.1:0', '--api-token-file', lab.path('token')];
-  await lab.serve(...tcp);
+  await lab.serve(...tcp, '--images-folders', lab.path('images'));
 });
 
 after(() => lab.close());
@@ -190,6 +199,32 @@ test('a reader that goes ends a command quietly', async () => {
   exporting.process.stdout?.once('data', () => exporting.process.stdout?.destroy());
   const { code, error } = await exporting.ended;
   assert.deepEqual([code, error], [141, '']);
+});
+
+test('clones of an image file that is not imported; a split takes it in', async () => {
+  const path = lab.path('images/disk.raw');
+  copyFileSync(lab.path('disk.img'), path);
+  assertEnded(await lab.run(`external ${lab.path('disk.img')} image`), 2, /images\.folders/);
+  const made = await lab.json<Vdisk>(`external ${path} image --format raw`);
+  assert.equal(made.kind, 'external');
+  assert.deepEqual(made.external, { format: 'raw', files: [path], trouble: null });
+  const clones = await lab.run('clone image thin');
+  assert.equal(clones.out.toString(), 'thin: of image\n');
+  await lab.run(`export thin ${lab.path('thin.img')} --format raw`);
+  assert.deepEqual(readFileSync(lab.path('thin.img')), Buffer.from(DISK));
+  renameSync(path, lab.path('images/moved.raw'));
+  assert.notEqual((await lab.run(`export thin ${lab.path('none.img')} --format raw`)).code, 0);
+  assert.match((await lab.run('show image')).out.toString(), /trouble/);
+  const moved = await lab.json<Vdisk>(`relocate image ${lab.path('images/moved.raw')}`);
+  assert.equal(moved.external?.trouble, null);
+  assertEnded(await lab.run('delete image'), 5, /thin/);
+  await lab.run('split thin --wait');
+  assert.equal((await lab.json<Vdisk>('show thin')).backing, null);
+  assert.equal((await lab.run('delete image')).code, 0);
+  renameSync(lab.path('images/moved.raw'), lab.path('images/gone.raw'));
+  await lab.run(`export thin ${lab.path('split.img')} --format raw`);
+  assert.deepEqual(readFileSync(lab.path('split.img')), Buffer.from(DISK));
+  assert.equal((await lab.run('delete thin')).code, 0);
 });
 
 test('events come as they happen, one JSON object a line', async () => {

@@ -17,12 +17,6 @@ export function toVdiskName(text: string): string {
   throw new InvalidArgumentError(isSnapshot ? 'A vdisk is meant, not a snapshot.' : NAME_RULE);
 }
 
-export function toSnapshotName(text: string): string {
-  if (SNAPSHOT_NAME.test(text)) return text;
-  const rule = VDISK_NAME.test(text) ? `A snapshot is meant: ${text}@SNAPSHOT.` : NAME_RULE;
-  throw new InvalidArgumentError(rule);
-}
-
 export function toAnyName(text: string): string {
   if (ANY_NAME.test(text)) return text;
   throw new InvalidArgumentError(NAME_RULE);

@@ -53,7 +53,7 @@ export interface VdiskFacts {
 
 export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => string): string {
   const { vdisk, all, attachment, splitJob, scan } = facts;
-  const { kind, sizeBytes, mappedBytes, ownBytes, sharedBytes, split } = vdisk;
+  const { kind, sizeBytes, mappedBytes, ownBytes, sharedBytes, split, external } = vdisk;
   const shares = `${formatBytes(ownBytes)} of its own, ${formatBytes(sharedBytes)} shared`;
   const lines: [string, string][] = [
     ['kind', kind === 'vdisk' ? 'vdisk' : `${kind}, read-only`],
@@ -69,6 +69,11 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
   if (lineage.length > 1) lines.push(['lineage', lineage.join(' -> ')]);
   if (vdisk.isMerging)
     lines.push(['backing', 'deleted: it takes over what is left when nobody else needs it']);
+  if (external !== null) {
+    const { files, trouble } = external;
+    lines.push(['files', files.join(', ')]);
+    if (trouble !== null) lines.push(['trouble', trouble]);
+  }
   if (split !== null) lines.push(...splitLines(split, splitJob));
   const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));
   if (snapshots.length > 0) lines.push(['snapshots', namesOf(snapshots.map(({ name }) => name))]);

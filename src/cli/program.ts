@@ -5,6 +5,7 @@ import { ATTACH_COMMANDS } from './commands/attach-commands.js';
 import { CLONE_COMMANDS } from './commands/clone-commands.js';
 import { completionCommand } from './commands/completion-command.js';
 import { EXTENT_COMMANDS } from './commands/extent-commands.js';
+import { EXTERNAL_COMMANDS } from './commands/external-commands.js';
 import { IMAGE_COMMANDS } from './commands/image-commands.js';
 import { SERVER_COMMANDS } from './commands/server-commands.js';
 import { VDISK_COMMANDS } from './commands/vdisk-commands.js';
@@ -19,6 +20,7 @@ export const COMMANDS: readonly CommandRow[] = [
   ...VDISK_COMMANDS,
   ...CLONE_COMMANDS,
   ...IMAGE_COMMANDS,
+  ...EXTERNAL_COMMANDS,
   ...EXTENT_COMMANDS,
   ...ATTACH_COMMANDS,
   completionCommand(() => COMMANDS),

@@ -20,6 +20,8 @@ export const ROUTES = {
   getVdisk: { method: 'GET', path: '/v1/vdisks/{name}' },
   changeVdisk: { method: 'PATCH', path: '/v1/vdisks/{name}' },
   deleteVdisk: { method: 'DELETE', path: '/v1/vdisks/{name}' },
+  createExternal: { method: 'POST', path: '/v1/externals' },
+  relocateExternal: { method: 'PUT', path: '/v1/externals/{name}/path' },
   createSnapshots: { method: 'POST', path: '/v1/snapshots' },
   createClones: { method: 'POST', path: '/v1/clones' },
   splitVdisk: { method: 'POST', path: '/v1/vdisks/{name}/split' },

@@ -156,6 +156,7 @@ export class ControlPlane {
               filledBytes: split.filledBytes,
               badRanges: split.badRanges.map(({ offset, length }) => ({ offset, length })),
             },
+      external: toExternal(info.external),
       clientCount: clients.length,
       clients: clients.map(toClient),
     };
@@ -187,4 +188,10 @@ export class ControlPlane {
 
 function toClient({ id, peer, target, requestsInFlight, heldBytes }: NbdConnection): Client {
   return { id, peer, name: target.name, requestsInFlight, heldBytes };
+}
+
+function toExternal(external: StoreVdisk['external']): Vdisk['external'] {
+  if (external === undefined) return null;
+  const { format, files, trouble } = external;
+  return { format: format ?? null, files: [...files], trouble: trouble ?? null };
 }

@@ -18,6 +18,13 @@ export interface StoreVdisk {
   readonly ownBytes: number;
   readonly split: SplitState | undefined;
   readonly holders: readonly string[];
+  readonly external:
+    | {
+        readonly format: 'raw' | 'qcow2' | undefined;
+        readonly files: readonly string[];
+        readonly trouble: string | undefined;
+      }
+    | undefined;
 }
 
 /** The counters that the statistics show. */
@@ -34,6 +41,14 @@ export interface StoreSplit {
 /** What becomes of others that need what is deleted: see Store.delete. */
 export type InUse = 'refuse' | 'defer' | 'split';
 
+export interface ImageOptions {
+  readonly format?: 'raw' | 'qcow2';
+}
+
+export interface RelocateOptions extends ImageOptions {
+  readonly trust?: boolean;
+}
+
 /** Every act is durable when its promise resolves; all throw StoreErrors. */
 export interface ControlStore {
   createVdisk(name: string, sizeBytes: number): Promise<BlockTarget>;
@@ -42,6 +57,9 @@ export interface ControlStore {
   show(name: string): StoreVdisk;
   snapshot(items: readonly SnapshotItem[]): Promise<void>;
   clone(snapshot: string, name: string): Promise<BlockTarget>;
+  createExternal(name: string, path: string, options: ImageOptions): Promise<BlockTarget>;
+  relocate(name: string, path: string, options: RelocateOptions): Promise<void>;
+  lookAtExternal(name: string): Promise<void>;
   rename(name: string, newName: string): Promise<void>;
   resize(name: string, sizeBytes: number): Promise<void>;
   delete(name: string, options?: { readonly inUse?: InUse }): Promise<void>;

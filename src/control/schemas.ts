@@ -108,6 +108,16 @@ export const Client = Type.Object({
   heldBytes: bytes('Memory that the connection holds'),
 });
 
+const ImageFormat = oneOf(
+  ['raw', 'qcow2'],
+  "What the file is; without it, its first bytes decide: say it when the file is a stranger's",
+);
+const External = Type.Object({
+  format: nullable(ImageFormat),
+  files: Type.Array(Type.String(), { description: 'The image, the one behind it, and so on' }),
+  trouble: nullable(Type.String({ description: 'Why they cannot be read, as far as is known' })),
+});
+
 export const Vdisk = Type.Object({
   name: AnyName,
   kind: oneOf(
@@ -125,10 +135,34 @@ export const Vdisk = Type.Object({
   ownBytes: bytes('mappedBytes - sharedBytes'),
   holders: Type.Array(AnyName, { description: 'What reads through it directly' }),
   split: nullable(Split),
+  external: nullable(External),
   clientCount: count('NBD clients that have it open'),
   clients: Type.Array(Client, { description: 'Who they are' }),
 });
 
+const ImagePath = Type.String({
+  minLength: 1,
+  maxLength: 4096,
+  pattern: '^/[^\\u0000]*$',
+  description: 'Whole path of the file on the server, in one of its folders of images',
+  examples: ['/srv/images/debian.qcow2'],
+});
+export const CreateExternal = Type.Object(
+  { name: VdiskName, path: ImagePath, format: Type.Optional(ImageFormat) },
+  strict,
+);
+export const Relocate = Type.Object(
+  {
+    path: ImagePath,
+    format: Type.Optional(ImageFormat),
+    trust: Type.Optional(
+      Type.Boolean({
+        description: 'The files may look different: the caller knows that they hold the same disk',
+      }),
+    ),
+  },
+  strict,
+);
 export const VdiskList = Type.Object({ vdisks: Type.Array(Vdisk) });
 export const CreateVdisk = Type.Object({ name: VdiskName, sizeBytes: SizeBytes }, strict);
 export const ChangeVdisk = Type.Object(
@@ -148,7 +182,7 @@ export const CreateSnapshots = Type.Object(
   strict,
 );
 export const CreateClones = Type.Object(
-  { source: SnapshotName, names: Type.Array(VdiskName, { minItems: 1, maxItems: 1000 }) },
+  { source: AnyName, names: Type.Array(VdiskName, { minItems: 1, maxItems: 1000 }) },
   strict,
 );
 export const StartSplit = Type.Object({ mode: SplitMode }, strict);

@@ -65,6 +65,7 @@ describe('vdisks over the API', () => {
       ownBytes: 0,
       holders: [],
       split: null,
+      external: null,
       clientCount: 0,
       clients: [],
     };
@@ -194,7 +195,7 @@ describe('vdisks over the API', () => {
     assert.equal(first?.backing, 'golden@v1');
     assertProblem(await call({ source: 'golden@v1', names: ['c3', 'c1'] }), 'exists', /c1/);
     assertProblem(await call({ source: 'golden@v2', names: ['c3'] }), 'not-found', /golden@v2/);
-    assertProblem(await call({ source: 'golden', names: ['c3'] }), 'invalid', /source/);
+    assertProblem(await call({ source: 'golden', names: ['c3'] }), 'invalid', /no snapshot/);
     assert.deepEqual(await names(), ['c1', 'c2', 'golden', 'golden@v1']);
     const holders = (await lab.call('GET', '/v1/vdisks/golden@v1')).body.holders;
     assert.deepEqual(holders, ['c1', 'c2', 'golden']);

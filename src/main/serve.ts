@@ -20,6 +20,8 @@ import { attachmentKeeper } from './attachments-file.js';
 import { type ConfigSources, readSettings } from './config.js';
 import { daemonLog } from './daemon-log.js';
 import { entropySeed } from './entropy.js';
+import { imageExternals } from './image-externals.js';
+import { openWithin } from './image-folders.js';
 import { toListeners } from './listeners.js';
 import { openStore } from './open-store.js';
 import { Service } from './service.js';
@@ -152,6 +154,7 @@ async function openDevice(device: TimedDevice, settings: Settings, log: LogSink)
         memoryBytes: settings['store.memory'],
         ...(dirtyBytesMax === undefined ? {} : { dirtyBytesMax }),
         cpIntervalMs: settings['store.cp-interval-ms'],
+        externals: imageExternals(openWithin(settings['images.folders'])),
         log,
       },
     );

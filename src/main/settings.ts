@@ -158,6 +158,13 @@ export const SETTINGS = {
     fallback: 30_000,
     summary: 'From a connection to the choice of an export',
   },
+  'images.folders': {
+    kind: 'paths',
+    fallback: [],
+    summary:
+      'Folders of disk images that clones may be made over without import, with all that is ' +
+      'below; none: no image can be',
+  },
   'server.drain-ms': {
     kind: 'milliseconds',
     minimum: 0,

@@ -1,7 +1,7 @@
 /** Snapshots, clones and splits. */
 import { formatBytes } from '../../base/units.js';
 import type { Job } from '../../control/schemas.js';
-import { SNAPSHOT_NAME, toAnyName, toSnapshotName, toVdiskName } from '../arguments.js';
+import { SNAPSHOT_NAME, toAnyName, toVdiskName } from '../arguments.js';
 import type { CommandRow, Context } from '../command-table.js';
 import { CommandError } from '../failure.js';
 import { formatDuration, formatShare } from '../figures.js';
@@ -68,9 +68,9 @@ const clone: CommandRow = {
   arguments: [
     {
       name: 'VDISK@SNAP',
-      summary: 'snapshot to clone',
-      completes: 'snapshot',
-      parse: toSnapshotName,
+      summary: 'snapshot to clone, or an external backing store',
+      completes: 'any-name',
+      parse: toAnyName,
     },
     {
       name: 'NAME',

@@ -197,7 +197,7 @@ function newNameFor(name: string, to: string): string {
   return at < 0 || to.includes('@') ? to : `${name.slice(0, at)}@${to}`;
 }
 
-async function answerVdisk(context: Context, vdisk: Vdisk, line: string): Promise<void> {
+export async function answerVdisk(context: Context, vdisk: Vdisk, line: string): Promise<void> {
   if (context.isJson) await context.output.printJson(vdisk);
   else await context.say(line);
 }

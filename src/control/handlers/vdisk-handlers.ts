@@ -13,6 +13,8 @@ type VdiskHandlers = Pick<
   | 'getVdisk'
   | 'changeVdisk'
   | 'deleteVdisk'
+  | 'createExternal'
+  | 'relocateExternal'
   | 'createSnapshots'
   | 'createClones'
   | 'splitVdisk'
@@ -44,6 +46,23 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
       checkNotOwn(name);
       await deleteVdisk(plane, name, inUse);
       return undefined;
+    },
+
+    createExternal: async ({ body: { name, path, ...options } }) => {
+      checkNotOwn(name);
+      await store.createExternal(name, path, options);
+      const vdisk = plane.show(name);
+      events.add('vdisk-created', vdisk);
+      return vdisk;
+    },
+
+    relocateExternal: async ({ params: { name }, body: { path, ...options } }) => {
+      checkNotOwn(name);
+      await store.relocate(name, path, options);
+      await store.lookAtExternal(name);
+      const vdisk = plane.show(name);
+      events.add('vdisk-changed', { ...vdisk, formerName: name });
+      return vdisk;
     },
 
     createSnapshots: async ({ body: { items } }) => {
