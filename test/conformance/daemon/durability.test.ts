@@ -3,13 +3,13 @@
  * vanishes, a killed server, a full store, an unreadable block, a disk that takes no more.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { it } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../../../src/base/units.js';
 import { DaemonLab } from '../../support/daemon-lab.js';
-import { nbdsh, runOk } from '../nbd/nbd-clients.js';
+import { nbdsh, runOk, start } from '../nbd/nbd-clients.js';
 
 async function withDisk(
   sizeBytes: number,
@@ -43,12 +43,15 @@ while True:
     for i in range(2000): h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'n' * 3584)), i * 3584)
     while h.aio_in_flight() > 0: h.poll(-1)
 `;
-    const client = spawn('/usr/bin/nbdsh', ['-u', uri, '-c', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+    const client = start('nbdsh', ['-u', uri, '-c', script]);
+    const exited = once(client, 'exit');
+    let said = '';
+    client.stdout?.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+      client.kill('SIGKILL');
     });
-    await once(client.stdout, 'data');
-    client.kill('SIGKILL');
-    await once(client, 'exit');
+    await exited;
+    assert.equal(said, 'begin\n');
     for (;;) {
       const { clientCount } = await lab.call('GET', '/v1/vdisks/disk');
       if (clientCount === 0) break;
@@ -80,11 +83,7 @@ h.trim(4096, 8192)
 h.pwrite(b'c' * 512, 2 << 20, nbd.CMD_FLAG_FUA)
 `,
     );
-    const [client] = (await once(
-      spawn('/usr/bin/nbdsh', ['-u', uri, '-c', 'h.pwrite(b"d" * 512, 3 << 20)']),
-      'close',
-    )) as unknown[];
-    assert.equal(client, 0);
+    await nbdsh(uri, 'h.pwrite(b"d" * 512, 3 << 20)');
     await lab.killAll();
     await lab.start();
     await nbdsh(

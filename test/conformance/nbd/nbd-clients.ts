@@ -1,6 +1,6 @@
 /** Real NBD clients against a server in this process: starts the server, runs the programs. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -64,6 +64,14 @@ export function run(program: string, args: readonly string[], cwd?: string): Pro
       if (error !== null && typeof error.code !== 'number') reject(new Error(error.message));
       else resolve({ code: Number(error?.code ?? 0), stdout, stderr });
     });
+  });
+}
+
+/** A program that goes on beside the test; what it complains of is shown. */
+export function start(program: string, args: readonly string[]): ChildProcess {
+  return spawn(program, args, {
+    env: { PATH, LC_ALL: 'C' },
+    stdio: ['ignore', 'pipe', 'inherit'],
   });
 }
 
