@@ -69,7 +69,7 @@ const clone: CommandRow = {
     {
       name: 'VDISK@SNAP',
       summary: 'snapshot to clone, or an external backing store',
-      completes: 'any-name',
+      completes: 'snapshot',
       parse: toAnyName,
     },
     {
