@@ -8,7 +8,7 @@
  * power, which take that as well, are the simulator's part (npm run sim).
  */
 import { parseArgs } from 'node:util';
-import { isRoot } from '../test/support/mounted-vdisk.js';
+import { mayMount } from '../test/support/mounted-vdisk.js';
 import { crashLoopOn, STORE_KINDS, type StoreKind } from './crash-loop/on-store.js';
 
 const { values } = parseArgs({
@@ -27,7 +27,7 @@ function toCount(name: string, text: string): number {
 }
 
 function toKinds(text: string | undefined): readonly StoreKind[] {
-  if (text === undefined) return isRoot() ? STORE_KINDS : ['file'];
+  if (text === undefined) return mayMount() ? STORE_KINDS : ['file'];
   const found = STORE_KINDS.find((kind) => kind === text);
   if (found !== undefined) return [found];
   console.error(`--store is one of ${STORE_KINDS.join(', ')}, not ${text}`);
@@ -38,7 +38,8 @@ const rounds = toCount('rounds', values.rounds);
 const seed = toCount('seed', values.seed);
 const kinds = toKinds(values.store);
 const say = (line: string): void => console.log(line);
-if (!isRoot()) say('Not root: no loop device as store, and no SQLite on a mounted file system.');
+if (!mayMount())
+  say('Not allowed to mount: no loop device as store, and no SQLite on a mounted file system.');
 
 for (const [index, store] of kinds.entries()) {
   const share = Math.floor((rounds + index) / kinds.length);

@@ -4,17 +4,22 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runProgram, runToSuccess } from '../../tools/quickstart/programs.js';
 
 const ATTACH_MS = 20_000;
+/** capabilities(7): who has it may mount. */
+const CAP_SYS_ADMIN = 1n << 21n;
 
 export type FileSystem = 'ext4' | 'xfs';
 
-export function isRoot(): boolean {
-  return process.getuid?.() === 0;
+/** Root may not mount either, in many a container. */
+export function mayMount(): boolean {
+  if (!['/dev/fuse', '/dev/loop-control'].every((path) => existsSync(path))) return false;
+  const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
+  return (BigInt(`0x${capabilities?.[1] ?? '0'}`) & CAP_SYS_ADMIN) !== 0n;
 }
 
 export class MountedVdisk {

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { isRoot } from '../../test/support/mounted-vdisk.js';
+import { mayMount } from '../../test/support/mounted-vdisk.js';
 import { runProgram, runToSuccess } from '../quickstart/programs.js';
 import { CrashLoop } from './crash-loop.js';
 import { FioLoad } from './fio-load.js';
@@ -46,7 +46,7 @@ export async function crashLoopOn(
     await server.start();
   }
   const loads: OutsideLoad[] = [new FioLoad(folder)];
-  if (isRoot()) loads.push(new SqliteLoad(folder));
+  if (mayMount()) loads.push(new SqliteLoad(folder));
   const loop = new CrashLoop({ seed, server, folder, loads, keepsStore: store === 'file' });
   try {
     await loop.run(rounds, (round, said) => say(`round ${round}: ${said}; all there`));
