@@ -93,9 +93,18 @@ def serve(number, name, operation, flags, offset, length, data):
         elif name not in connections:
             answer(number, errno.ENOTCONN)
         else:
-            begin(connections[name], number, operation, flags, offset, length, data)
+            ask(connections[name], number, operation, flags, offset, length, data)
     except nbd.Error as error:
         answer(number, failure(error))
+
+
+def ask(handle, number, *request):
+    try:
+        begin(handle, number, *request)
+    except nbd.Error as error:
+        # Of a connection whose server has gone libnbd says that its state is invalid.
+        gone = handle.aio_is_dead() or handle.aio_is_closed()
+        answer(number, errno.ENOTCONN if gone else failure(error))
 
 
 def take_requests():
