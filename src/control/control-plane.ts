@@ -2,7 +2,7 @@
  * What the handlers work with: the store, who uses it, jobs, events, and what the server says of
  * itself. One for a running server.
  */
-import { StoreError } from '../base/store-error.js';
+import { isStoreError, StoreError } from '../base/store-error.js';
 import type { Clock, Timer } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
 import type { Random } from '../env/random.js';
@@ -86,11 +86,21 @@ export class ControlPlane {
     await this.resumeSplits();
   }
 
-  /** Splits that the store knows of are jobs. */
+  /**
+   * Splits that the store knows of are jobs. One that has ended while others were taken up is none,
+   * and one that cannot be now (a full store, say) goes on or waits in the store all the same.
+   */
   async resumeSplits(): Promise<void> {
     for (const { name, kind, split } of this.store.list()) {
       if (kind !== 'vdisk' || split === undefined) continue;
-      if (this.jobs.running('split', name) === undefined) await this.startSplit(name, split.mode);
+      if (this.jobs.running('split', name) !== undefined) continue;
+      try {
+        await this.startSplit(name, split.mode);
+      } catch (error) {
+        if (!isStoreError(error)) throw error;
+        const message = `${name}: its split has no job: ${error.message}`;
+        this.options.log({ level: 'warn', event: 'split-without-job', message });
+      }
     }
   }
 

@@ -258,3 +258,27 @@ describe('vdisks over the API', () => {
     await full.close();
   });
 });
+
+it('takes up splits, and does not stumble over one that has ended meanwhile', async () => {
+  lab = await ControlLab.start();
+  try {
+    const golden = await lab.store.createVdisk('golden', 4 * MIB);
+    await golden.write(0, new Uint8Array(4 * MIB).fill(1));
+    await lab.store.snapshot([{ vdisk: 'golden', snapshot: 's' }]);
+    for (const name of ['a', 'b', 'c']) {
+      await lab.store.clone('golden@s', name);
+      await lab.store.split(name, { mode: 'share' });
+    }
+    const { plane } = lab.service;
+    const resuming = plane.resumeSplits();
+    // The first one is being taken up: the others end before it is their turn.
+    await lab.store.cancelSplit('b');
+    await lab.store.delete('c');
+    await resuming;
+    await lab.store.idle();
+    assert.ok((await names()).includes('a'));
+    assert.deepEqual(lab.bugs, []);
+  } finally {
+    await lab.close();
+  }
+});
