@@ -43,6 +43,15 @@ def connect(uri):
     return handle
 
 
+def open_connection(name, uri):
+    """The errno of it. A server that goes during the handshake leaves libnbd without one."""
+    try:
+        connections[name] = connect(uri)
+    except nbd.Error as error:
+        return error.errnum or errno.ENOTCONN
+    return 0
+
+
 def begin(handle, number, operation, flags, offset, length, data):
     """Sends a request; its answer leaves when the server has answered."""
 
@@ -83,8 +92,7 @@ def begin(handle, number, operation, flags, offset, length, data):
 def serve(number, name, operation, flags, offset, length, data):
     try:
         if operation == b'o':
-            connections[name] = connect(data.decode())
-            answer(number, 0)
+            answer(number, open_connection(name, data.decode()))
         elif operation == b'c':
             handle = connections.pop(name, None)
             if handle is not None:
