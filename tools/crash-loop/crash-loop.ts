@@ -285,7 +285,8 @@ export class CrashLoop {
 
   /** Lines of a life: `time number kind what` where an act begins. */
   #trace(line: string): void {
-    this.#log.write(`${line}\n`);
+    // After a violation acts that were under way still have something to say.
+    if (!this.#log.writableEnded) this.#log.write(`${line}\n`);
     const kind = line.split(' ')[2];
     if (kind !== undefined) this.#onAct(kind);
   }

@@ -52,6 +52,15 @@ def open_connection(name, uri):
     return 0
 
 
+def close_connection(handle):
+    try:
+        if handle is not None:
+            handle.shutdown()
+    except nbd.Error:
+        # Its server has gone: it is closed.
+        pass
+
+
 def begin(handle, number, operation, flags, offset, length, data):
     """Sends a request; its answer leaves when the server has answered."""
 
@@ -94,9 +103,7 @@ def serve(number, name, operation, flags, offset, length, data):
         if operation == b'o':
             answer(number, open_connection(name, data.decode()))
         elif operation == b'c':
-            handle = connections.pop(name, None)
-            if handle is not None:
-                handle.shutdown()
+            close_connection(connections.pop(name, None))
             answer(number, 0)
         elif name not in connections:
             answer(number, errno.ENOTCONN)
