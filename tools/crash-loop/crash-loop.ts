@@ -143,12 +143,13 @@ export class CrashLoop {
       const moment = await this.#momentToKill();
       const underWay = life.underWay();
       this.#faultsSeen++;
+      const killedMs = performance.now();
       await server.kill();
       this.tally.noteKill(underWay);
       const kinds = underWay.map((text) => text.split(' ')[1] ?? '');
       this.#trace(`killed ${moment}; under way: ${underWay.join('; ') || 'nothing'}`);
       await inTime(Promise.all(fibers), 'after the kill', () => life.underWay());
-      await load?.killed();
+      await load?.killed(killedMs);
       return `killed ${moment}, under way: ${kinds.join(', ') || 'nothing'}`;
     };
     return Promise.race([work(), failure]);

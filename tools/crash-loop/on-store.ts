@@ -52,7 +52,7 @@ export async function crashLoopOn(
     await loop.run(rounds, (round, said) => say(`round ${round}: ${said}; all there`));
   } catch (error) {
     if (server.isRunning) await server.kill();
-    for (const load of loads) await load.killed().catch(() => undefined);
+    for (const load of loads) await load.killed(performance.now()).catch(() => undefined);
     writeFileSync(join(folder, 'server.log'), server.log);
     const again = `npm run crash-loop -- --store ${store} --rounds ${rounds} --seed ${seed}`;
     const left = `kept: ${folder} (acts.log, server.log, store, store-as-killed)`;
