@@ -279,7 +279,7 @@ export function jobsOf(store: Store): JobKind[] {
     const modes = new Set(
       store
         .list()
-        .filter(({ split }) => split !== undefined && split.state !== 'paused')
+        .filter(({ split }) => split !== undefined && !['paused', 'waiting'].includes(split.state))
         .map(({ split }) => split?.mode),
     );
     if (modes.has('copy')) jobs.push('copy-split');

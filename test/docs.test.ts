@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { STORE_ERROR_KINDS } from '../src/base/store-error.js';
-import { BLOCK_BYTES, FIELDS_PER_BLOCK, HEIGHT_MAX, SEGMENT_BLOCKS } from '../src/base/units.js';
+import {
+  BLOCK_BYTES,
+  FIELDS_PER_BLOCK,
+  HEIGHT_MAX,
+  KIB,
+  SEGMENT_BLOCKS,
+} from '../src/base/units.js';
 import {
   DESCRIPTOR_BLOCKS_MAX,
   DESCRIPTOR_FBN,
@@ -32,11 +38,13 @@ import {
 } from '../src/layout/log-record.js';
 import { POINTER_BYTES } from '../src/layout/pointer.js';
 import { REFERENCE_ENTRIES_PER_BLOCK } from '../src/layout/reference-entry.js';
+import { DEFAULT_POLICY, type SplitPace } from '../src/layout/split-policy.js';
 import {
   BAD_RANGES_MAX,
   encodeTreeRecord,
   type SplitMode,
   type SplitPhase,
+  type SplitRecord,
   TREE_RECORD_BYTES,
   type TreeRecord,
   type TreeState,
@@ -204,6 +212,14 @@ test('the magics and the foot of a record stand where FORMAT.md says', () => {
   );
 });
 
+const SPLIT: SplitRecord = {
+  mode: 'copy',
+  phase: 'filling',
+  policy: DEFAULT_POLICY,
+  positionFbn: 0,
+  bad: [],
+};
+
 /** For each table of codes: what the codec writes for a name. */
 const CODES: Readonly<Record<string, readonly (readonly [string, number | undefined])[]>> = {
   medium: (['in-place', 'object-log'] as const).map((medium) => {
@@ -213,10 +229,16 @@ const CODES: Readonly<Record<string, readonly (readonly [string, number | undefi
     return [state, treeBytes({ state })[8]];
   }),
   'split mode': (['copy', 'share'] satisfies SplitMode[]).map((mode) => {
-    return [mode, treeBytes({ split: { mode, phase: 'filling', positionFbn: 0, bad: [] } })[10]];
+    return [mode, treeBytes({ split: { ...SPLIT, mode } })[10]];
   }),
-  'split phase': (['filling', 'releasing', 'paused'] satisfies SplitPhase[]).map((phase) => {
-    return [phase, treeBytes({ split: { mode: 'copy', phase, positionFbn: 0, bad: [] } })[11]];
+  'split phase': (['filling', 'releasing', 'paused', 'undoing'] satisfies SplitPhase[]).map(
+    (phase) => {
+      return [phase, treeBytes({ split: { ...SPLIT, phase } })[11]];
+    },
+  ),
+  'split pace': (['balanced', 'idle', 'now', 'rate'] satisfies SplitPace[]).map((pace) => {
+    const policy = { ...DEFAULT_POLICY, pace, rateBytesPerSecond: pace === 'rate' ? KIB : 0 };
+    return [pace, treeBytes({ split: { ...SPLIT, policy } })[13]];
   }),
   'vdisk kind': (['vdisk', 'snapshot', 'external'] as const).map((kind) => [
     kind,

@@ -2,7 +2,7 @@
  * What the handlers work with: the store, who uses it, jobs, events, and what the server says of
  * itself. One for a running server.
  */
-import { isStoreError, StoreError } from '../base/store-error.js';
+import { StoreError } from '../base/store-error.js';
 import type { Clock, Timer } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
 import type { Random } from '../env/random.js';
@@ -10,13 +10,14 @@ import type { NbdConnection } from '../target/nbd/exports.js';
 import type { NbdMemory } from '../target/nbd/listener.js';
 import type { NbdTls } from '../target/nbd/tls.js';
 import { Attachments } from './attachments.js';
-import type { ControlStore, StoreVdisk } from './control-store.js';
+import type { ControlStore, StoreSplit, StoreVdisk } from './control-store.js';
 import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
 import type { Histogram } from './histogram.js';
 import { Jobs } from './jobs.js';
 import type { AttachmentKeeper } from './kept-attachments.js';
 import type { Address, Client, Job, Server, Vdisk } from './schemas.js';
+import { toSplit } from './split-options.js';
 import { statsOf } from './stats.js';
 
 /** Times of the device under the store. */
@@ -83,31 +84,26 @@ export class ControlPlane {
   /** Takes up what an earlier server left: splits go on as jobs, half imports are deleted. */
   async resume(): Promise<void> {
     for (const { name } of this.store.list()) if (isOwnName(name)) await this.store.delete(name);
-    await this.resumeSplits();
+    this.resumeSplits();
   }
 
-  /**
-   * Splits that the store knows of are jobs. One that has ended while others were taken up is none,
-   * and one that cannot be now (a full store, say) goes on or waits in the store all the same.
-   */
-  async resumeSplits(): Promise<void> {
+  /** Splits that the store knows of are jobs. */
+  resumeSplits(): void {
     for (const { name, kind, split } of this.store.list()) {
       if (kind !== 'vdisk' || split === undefined) continue;
       if (this.jobs.running('split', name) !== undefined) continue;
-      try {
-        await this.startSplit(name, split.mode);
-      } catch (error) {
-        if (!isStoreError(error)) throw error;
-        const message = `${name}: its split has no job: ${error.message}`;
-        this.options.log({ level: 'warn', event: 'split-without-job', message });
-      }
+      const known = this.store.splitOf(name);
+      if (known !== undefined && split.state !== 'undoing') this.#toJob(name, known);
     }
   }
 
   /** @throws {StoreError} not-found, invalid, out-of-space */
-  async startSplit(name: string, mode: 'copy' | 'share'): Promise<Job> {
+  async startSplit(name: string, options: Parameters<ControlStore['split']>[1]): Promise<Job> {
+    return this.#toJob(name, await this.store.split(name, options));
+  }
+
+  #toJob(name: string, split: StoreSplit): Job {
     const { jobs, store, exports } = this;
-    const split = await store.split(name, { mode });
     const running = jobs.running('split', name);
     if (running !== undefined) return running;
     const target = exports.target(name);
@@ -121,7 +117,7 @@ export class ControlPlane {
         return {
           doneBytes: last?.positionBytes ?? 0,
           totalBytes: last?.endBytes ?? 0,
-          pauseReason: last?.state === 'paused' ? (last.reason ?? 'paused') : undefined,
+          pauseReason: pauseOf(last),
         };
       },
       done: split.done,
@@ -153,19 +149,7 @@ export class ControlPlane {
       sharedBytes: info.sharedBytes,
       ownBytes: info.ownBytes,
       holders: info.holders.filter((holder) => !isOwnName(holder)),
-      split:
-        split === undefined
-          ? null
-          : {
-              jobId: job?.id ?? null,
-              mode: split.mode,
-              state: split.state,
-              reason: split.reason ?? null,
-              positionBytes: split.positionBytes,
-              endBytes: split.endBytes,
-              filledBytes: split.filledBytes,
-              badRanges: split.badRanges.map(({ offset, length }) => ({ offset, length })),
-            },
+      split: split === undefined ? null : toSplit(split, job?.id),
       external: toExternal(info.external),
       clientCount: clients.length,
       clients: clients.map(toClient),
@@ -198,6 +182,12 @@ export class ControlPlane {
 
 function toClient({ id, peer, target, requestsInFlight, heldBytes }: NbdConnection): Client {
   return { id, peer, name: target.name, requestsInFlight, heldBytes };
+}
+
+/** Why the split does not go on now. */
+function pauseOf(split: StoreVdisk['split']): string | undefined {
+  if (split?.state === 'paused') return 'paused';
+  return split?.state === 'waiting' ? split.reason : undefined;
 }
 
 function toExternal(external: StoreVdisk['external']): Vdisk['external'] {

@@ -1,6 +1,7 @@
 /** What the control API asks of a store: the Store of `main` is one. */
 import type { SplitMode } from '../layout/tree-record.js';
-import type { SplitState } from '../split/split-jobs.js';
+import type { PolicyChange } from '../split/policy-change.js';
+import type { SplitState } from '../split/split-job.js';
 import type { SnapshotItem } from '../vdisk/acts.js';
 import type { BlockTarget } from '../vdisk/block-target.js';
 import type { DiffExtent } from '../vdisk/diff.js';
@@ -63,8 +64,12 @@ export interface ControlStore {
   rename(name: string, newName: string): Promise<void>;
   resize(name: string, sizeBytes: number): Promise<void>;
   delete(name: string, options?: { readonly inUse?: InUse }): Promise<void>;
-  split(name: string, options: { readonly mode: SplitMode }): Promise<StoreSplit>;
-  cancelSplit(name: string): Promise<void>;
+  split(name: string, options: PolicyChange & { readonly mode: SplitMode }): Promise<StoreSplit>;
+  splitOf(name: string): StoreSplit | undefined;
+  changeSplit(name: string, change: PolicyChange & { readonly mode?: SplitMode }): Promise<void>;
+  pauseSplit(name: string): Promise<void>;
+  resumeSplit(name: string): Promise<void>;
+  cancelSplit(name: string, options?: { readonly undo?: boolean }): Promise<void>;
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;
   scan(name: string): Promise<ScanReport>;
   consistencyPoint(): Promise<void>;

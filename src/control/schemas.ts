@@ -9,6 +9,7 @@
 import { type Static, type TSchema, Type } from 'typebox';
 import { STORE_ERROR_KINDS } from '../base/store-error.js';
 import { PIB, SECTOR_BYTES } from '../base/units.js';
+import { RATE_BYTES_MAX } from '../layout/split-policy.js';
 
 const strict = { additionalProperties: false } as const;
 
@@ -89,14 +90,55 @@ export const Problem = Type.Object({
 const SplitMode = oneOf(['copy', 'share'], 'copy: blocks of its own; share: metadata only');
 const Range = Type.Object({ offset: bytes('First byte'), length: bytes('Bytes') });
 
+const SplitPaceName = oneOf(
+  ['balanced', 'idle', 'now', 'rate'],
+  'balanced: as fast as the latency of clients allows; idle: while no client asks for anything; ' +
+    'now: as fast as it can; rate: a bound',
+);
+const Rate = Type.Integer({ minimum: 0, maximum: RATE_BYTES_MAX, description: 'Bytes a second' });
+const TIME = '([01][0-9]|2[0-3]):[0-5][0-9]';
+const Window = Type.String({
+  pattern: `^(always|${TIME}-${TIME})$`,
+  description: 'Time of day (UTC) in which it works: HH:MM-HH:MM; always takes it away',
+  examples: ['22:00-06:00'],
+});
+
+/** How fast a split may go, as it is asked for. */
+const policyOptions = {
+  pace: Type.Optional(SplitPaceName),
+  rateBytesPerSecond: Type.Optional(Rate),
+  floorBytesPerSecond: Type.Optional(Rate),
+  window: Type.Optional(Window),
+  isReserved: Type.Optional(
+    Type.Boolean({ description: 'Space for all of it is set aside first; true by itself' }),
+  ),
+};
+export type PolicyOptions = Static<ReturnType<typeof Type.Object<typeof policyOptions>>>;
+
 const Split = Type.Object({
   jobId: nullable(Type.String()),
   mode: SplitMode,
-  state: oneOf(['filling', 'releasing', 'paused'], 'What it is at'),
-  reason: nullable(Type.String({ description: 'Why it pauses' })),
+  state: oneOf(
+    ['filling', 'waiting', 'paused', 'releasing', 'undoing'],
+    'waiting: it goes on by itself; paused: when somebody says so; undoing: holes come back',
+  ),
+  reason: nullable(Type.String({ description: 'What it waits for' })),
+  policy: Type.Object({
+    pace: SplitPaceName,
+    rateBytesPerSecond: nullable(Rate),
+    floorBytesPerSecond: Rate,
+    window: nullable(Window),
+    isReserved: Type.Boolean(),
+  }),
+  limitedBy: oneOf(
+    ['nothing', 'rate', 'clients', 'latency', 'floor'],
+    'What bounds its rate now: its own, busy clients (idle), their latency (balanced), its floor',
+  ),
+  rateBytesPerSecond: nullable(bytes('It may go at now; null: no bound')),
   positionBytes: bytes('Filled up to here'),
   endBytes: bytes('Filled up to here when it is done'),
-  filledBytes: bytes('Bytes that were filled since the server started'),
+  filledBytes: bytes('Bytes that were filled, or undone, since the server started'),
+  reservedBytes: bytes('Space that is set aside for the rest of it'),
   badRanges: Type.Array(Range, { description: 'What could not be read of the backing store' }),
 });
 
@@ -185,7 +227,21 @@ export const CreateClones = Type.Object(
   { source: AnyName, names: Type.Array(VdiskName, { minItems: 1, maxItems: 1000 }) },
   strict,
 );
-export const StartSplit = Type.Object({ mode: SplitMode }, strict);
+export const StartSplit = Type.Object({ mode: SplitMode, ...policyOptions }, strict);
+export const ChangeSplit = Type.Object(
+  {
+    mode: Type.Optional(SplitMode),
+    isPaused: Type.Optional(Type.Boolean({ description: 'It rests until this is false again' })),
+    ...policyOptions,
+  },
+  { ...strict, minProperties: 1 },
+);
+export const CancelSplitQuery = Type.Object(
+  {
+    undo: Type.Optional(Type.Boolean({ description: 'What it filled becomes holes again' })),
+  },
+  strict,
+);
 
 // -- maps
 

@@ -5,6 +5,7 @@ import { eachBitFlip, eachPrefix } from '../../test/support/bit-flips.js';
 import { PLAIN_TREE, treeRecords } from '../../test/support/layout-values.js';
 import { BLOCK_BYTES, HEIGHT_MAX } from '../base/units.js';
 import { viewOf } from './bytes.js';
+import { DEFAULT_POLICY } from './split-policy.js';
 import {
   BAD_RANGES_MAX,
   decodeTreeRecord,
@@ -24,7 +25,7 @@ function encoded(record: TreeRecord): Uint8Array {
 const BAD = Array.from({ length: BAD_RANGES_MAX }, (_, i) => ({ fbn: i * 5, blocks: i + 1 }));
 const SPLITTING: TreeRecord = {
   ...PLAIN_TREE,
-  split: { mode: 'share', phase: 'filling', positionFbn: 77, bad: BAD },
+  split: { mode: 'share', phase: 'filling', policy: DEFAULT_POLICY, positionFbn: 77, bad: BAD },
 };
 
 test('every record comes back', () => {
@@ -51,12 +52,14 @@ test('every truncation is refused', () => {
   eachPrefix(encoded(PLAIN_TREE), (prefix) => assert.equal(decodeTreeRecord(prefix), undefined));
 });
 
-test('every state, height, mode and phase byte: known or refused', () => {
+test('every state, height, mode, phase, pace and flags byte: known or refused', () => {
   const known: readonly (readonly [number, readonly number[]])[] = [
     [8, [1, 2, 3]],
     [9, [1, 2, 3, 4, 5]],
     [10, [0, 1, 2]],
-    [11, [1, 2, 3]],
+    [11, [1, 2, 3, 4]],
+    [13, [0, 1, 2]],
+    [14, [0, 2]],
     [104, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]],
   ];
   for (const [offset, values] of known) {
@@ -98,7 +101,7 @@ test('a number of 2^53 or more is refused in every field', () => {
 });
 
 test('each bad range has twelve bytes of its own, the last ending with the record', () => {
-  const split = { mode: 'copy', phase: 'filling', positionFbn: 0 } as const;
+  const split = { mode: 'copy', phase: 'filling', policy: DEFAULT_POLICY, positionFbn: 0 } as const;
   const plain = BAD.map(() => ({ fbn: 0, blocks: 0 }));
   const before = encoded({ ...PLAIN_TREE, split: { ...split, bad: plain } });
   for (let index = 0; index < BAD_RANGES_MAX; index++) {
@@ -130,6 +133,7 @@ test('what a decoder would refuse is never written', () => {
       split: {
         mode: 'copy',
         phase: 'paused',
+        policy: DEFAULT_POLICY,
         positionFbn: 0,
         bad: [...BAD, { fbn: 1, blocks: 1 }],
       },

@@ -6,6 +6,7 @@
 import { invariant } from '../base/invariant.js';
 import { BLOCK_BYTES, HEIGHT_MAX } from '../base/units.js';
 import { getU64, putU64, viewOf } from './bytes.js';
+import { decodeSplitPolicy, encodeSplitPolicy, type SplitPolicy } from './split-policy.js';
 
 export const TREE_RECORD_BYTES = 256;
 export const TREE_RECORDS_PER_BLOCK = BLOCK_BYTES / TREE_RECORD_BYTES;
@@ -18,9 +19,12 @@ export type TreeState = 'live' | 'deleting' | 'dying';
 const STATES: readonly TreeState[] = ['live', 'deleting', 'dying'];
 
 export type SplitMode = 'copy' | 'share';
-/** filling: position moves on. releasing: every fill is durable, the association goes next. */
-export type SplitPhase = 'filling' | 'releasing' | 'paused';
-const PHASES: readonly SplitPhase[] = ['filling', 'releasing', 'paused'];
+/**
+ * filling: position moves on. releasing: every fill is durable, the association goes next. paused:
+ * somebody wished it. undoing: what was filled becomes holes again, position moves on.
+ */
+export type SplitPhase = 'filling' | 'releasing' | 'paused' | 'undoing';
+const PHASES: readonly SplitPhase[] = ['filling', 'releasing', 'paused', 'undoing'];
 
 /** Blocks of the backing store that could not be read, so that their holes stay. */
 export interface BadRange {
@@ -35,7 +39,8 @@ const FLAG_EXTERNAL_TREE = 1;
 export interface SplitRecord {
   readonly mode: SplitMode;
   readonly phase: SplitPhase;
-  /** Every hole below this FBN has been looked at. */
+  readonly policy: SplitPolicy;
+  /** Every hole below this FBN has been looked at; undoing: every filled field. */
   readonly positionFbn: number;
   readonly bad: readonly BadRange[];
 }
@@ -90,6 +95,7 @@ export function encodeTreeRecord(record: TreeRecord, bytes: Uint8Array): void {
   invariant(split.bad.length <= BAD_RANGES_MAX, 'the bad ranges of a split fit its tree record');
   bytes[10] = split.mode === 'copy' ? 1 : 2;
   bytes[11] = PHASES.indexOf(split.phase) + 1;
+  encodeSplitPolicy(split.policy, bytes, view);
   putU64(view, 96, split.positionFbn);
   view.setUint32(104, split.bad.length, true);
   split.bad.forEach((range, index) => {
@@ -147,7 +153,9 @@ function decodeSplit(bytes: Uint8Array, view: DataView): SplitRecord | undefined
   const mode = bytes[10] as number;
   if (mode === 0) return undefined;
   const phase = PHASES[(bytes[11] as number) - 1];
+  const policy = decodeSplitPolicy(bytes, view);
   const count = view.getUint32(104, true);
+  if (policy === undefined) return 'bad';
   if (mode > 2 || phase === undefined || count > BAD_RANGES_MAX) return 'bad';
   const bad: BadRange[] = [];
   for (let index = 0; index < count; index++) {
@@ -157,5 +165,6 @@ function decodeSplit(bytes: Uint8Array, view: DataView): SplitRecord | undefined
     });
   }
   if (bad.some((range) => Number.isNaN(range.fbn))) return 'bad';
-  return { mode: mode === 1 ? 'copy' : 'share', phase, positionFbn: getU64(view, 96), bad };
+  const positionFbn = getU64(view, 96);
+  return { mode: mode === 1 ? 'copy' : 'share', phase, policy, positionFbn, bad };
 }

@@ -7,11 +7,14 @@
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Random } from '../env/random.js';
 import type { SplitMode } from '../layout/tree-record.js';
-import { SplitJobs, type SplitState } from '../split/split-jobs.js';
+import type { PolicyChange } from '../split/policy-change.js';
+import type { SplitState } from '../split/split-job.js';
+import { type SplitChange, SplitJobs } from '../split/split-jobs.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
+import { ClientLoad } from '../vdisk/client-load.js';
 import { type DiffExtent, diffTrees } from '../vdisk/diff.js';
 import type { Externals } from '../vdisk/externals.js';
 import { Reader } from '../vdisk/reader.js';
@@ -80,6 +83,11 @@ export interface DeleteOptions {
   readonly inUse?: 'refuse' | 'defer' | 'split';
 }
 
+export interface SplitOptions extends PolicyChange {
+  /** copy: blocks of its own. share: the same blocks, counted twice. */
+  readonly mode: SplitMode;
+}
+
 /** A split under way. */
 export interface SplitJob {
   /**
@@ -116,10 +124,11 @@ export class Store {
     const writer = new Writer(engine, reader);
     this.#engine = engine;
     this.#table = table;
-    this.#parts = { engine, reader, writer };
+    const load = new ClientLoad(engine.options.clock);
+    this.#parts = { engine, reader, writer, load };
     this.#acts = new Acts(engine, table, writer, random);
     this.#background = new Background(engine, resolver, (tree) => this.#splits.takeUp(tree));
-    this.#splits = new SplitJobs({ engine, reader, resolver }, table, () =>
+    this.#splits = new SplitJobs({ engine, reader, resolver }, table, load, () =>
       this.#background.wake(),
     );
     this.#externals = parts.catalog;
@@ -241,15 +250,46 @@ export class Store {
     }
   }
 
-  /** Separates the vdisk from its backing store, in the background. @throws invalid, not-found */
-  async split(name: string, options: { readonly mode: SplitMode }): Promise<SplitJob> {
-    const tree = await this.#splits.start(this.#table.get(name), options.mode);
+  /**
+   * Separates the vdisk from its backing store, in the background. One that is under way takes the
+   * options over, goes on if it was paused, and tries again what it waits for.
+   * @throws {StoreError} invalid, not-found, out-of-space: what it may need cannot be set aside
+   */
+  async split(name: string, { mode, ...policy }: SplitOptions): Promise<SplitJob> {
+    return this.#toSplitJob(await this.#splits.start(this.#table.get(name), mode, policy));
+  }
+
+  /** The split that is under way, if one is; nothing changes. @throws {StoreError} not-found */
+  splitOf(name: string): SplitJob | undefined {
+    const tree = this.#splits.targetOf(this.#table.get(name));
+    return tree?.split === undefined ? undefined : this.#toSplitJob(tree);
+  }
+
+  #toSplitJob(tree: Tree): SplitJob {
     return { done: this.#splits.doneOf(tree), state: () => this.#splits.stateOf(tree) };
   }
 
-  /** Ends the split; what it filled stays. @throws invalid: it is not being split */
-  async cancelSplit(name: string): Promise<void> {
-    await this.#splits.cancel(this.#table.get(name));
+  /** Another mode or policy on the way. @throws {StoreError} invalid: it is not being split */
+  changeSplit(name: string, change: SplitChange): Promise<void> {
+    return this.#splits.change(this.#table.get(name), change);
+  }
+
+  /** Stops filling until `resumeSplit`, whatever happens. @throws {StoreError} invalid */
+  pauseSplit(name: string): Promise<void> {
+    return this.#splits.pause(this.#table.get(name));
+  }
+
+  /** @throws {StoreError} invalid: it is not being split */
+  resumeSplit(name: string): Promise<void> {
+    return this.#splits.goOn(this.#table.get(name));
+  }
+
+  /**
+   * Ends the split. What it filled stays; with `undo` it becomes holes again, in the background.
+   * @throws {StoreError} invalid: it is not being split; in-use: it cannot be undone in mid-merge
+   */
+  async cancelSplit(name: string, options: { readonly undo?: boolean } = {}): Promise<void> {
+    await this.#splits.cancel(this.#table.get(name), options);
     this.#background.wake();
   }
 

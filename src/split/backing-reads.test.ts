@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withEngine } from '../../test/support/engines.js';
 import { pattern } from '../../test/support/stores.js';
-import { MIB } from '../base/units.js';
+import { FIELDS_PER_BLOCK, MIB } from '../base/units.js';
 import { BackingReads, ReadMemory } from './backing-reads.js';
 import { loadHoles } from './special-load.js';
 
@@ -17,7 +17,11 @@ test('a piece is not used again while a block that nobody waits for is on its wa
     await acts.clone('golden@v1', 'clone');
     await engine.consistencyPoint();
     const memory = new ReadMemory();
-    const { holes } = await loadHoles(parts, head('clone'), 0);
+    const { holes } = await loadHoles(parts, head('clone'), {
+      base: 0,
+      first: 0,
+      end: FIELDS_PER_BLOCK,
+    });
     assert.equal(holes.length, 256);
     const reads = new BackingReads(memory);
     const loading = reads.load(parts, head('clone'), 0, holes);

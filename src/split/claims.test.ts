@@ -11,9 +11,10 @@ import type { SplitMode } from '../layout/tree-record.js';
 import { USAGE_ENTRIES_PER_BLOCK, usageLive } from '../layout/usage-entry.js';
 import { WALK_FIELD } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
+import { ClientLoad } from '../vdisk/client-load.js';
 import { BackingReads, ReadMemory } from './backing-reads.js';
-import { fillRange } from './fill.js';
-import { isHoleField, loadHoles } from './special-load.js';
+import { fillFields } from './fill.js';
+import { type Fields, isHoleField, loadHoles } from './special-load.js';
 import { SplitJobs } from './split-jobs.js';
 
 const SIZE = 2 * MIB;
@@ -67,14 +68,19 @@ async function fieldsOf({ engine }: TestEngine, tree: Tree, fbn: number): Promis
   });
 }
 
+/** All fields of the level-1 buffer that begins there. */
+function whole(base: number): Fields {
+  return { base, first: 0, end: FIELDS_PER_BLOCK };
+}
+
 async function fill(parts: TestEngine, fbn: number, mode: SplitMode): Promise<number> {
-  const outcome = await fillRange(
-    parts,
-    parts.head('clone'),
-    fbn,
+  const outcome = await fillFields(parts, {
+    clone: parts.head('clone'),
     mode,
-    new BackingReads(new ReadMemory()),
-  );
+    fields: whole(fbn),
+    reads: new BackingReads(new ReadMemory()),
+    reservation: undefined,
+  });
   assert.ok(outcome.kind === 'filled' && outcome.bad.length === 0);
   return outcome.blocks;
 }
@@ -101,7 +107,7 @@ onEachMedium(
     const before = await fieldsOf(parts, clone, 0);
     const theirs = await fieldsOf(parts, backing, 0);
     // Searching each field of the writable vdisk's indirect block for a hole.
-    const { holes } = await loadHoles(parts, clone, 0);
+    const { holes } = await loadHoles(parts, clone, whole(0));
     const indexes = before.flatMap(({ vbn }, index) => (vbn === HOLE_VBN ? [index] : []));
     assert.deepEqual(
       holes.map(({ index }) => index),
@@ -174,7 +180,7 @@ onEachMedium(
 
 onEachMedium('claim 5: the association is released when no hole is left', async (parts) => {
   const { engine, table, head } = parts;
-  const jobs = new SplitJobs(parts, table, () => undefined);
+  const jobs = new SplitJobs(parts, table, new ClientLoad(parts.clock), () => undefined);
   const clone = head('clone');
   await jobs.start(table.get('clone'), 'copy');
   await jobs.doneOf(clone);
@@ -208,13 +214,13 @@ onEachMedium(
   'claims 8, 15: the fields of one level-1 buffer are the unit of work',
   async (parts) => {
     const clone = parts.head('clone');
-    const first = await loadHoles(parts, clone, 0);
+    const first = await loadHoles(parts, clone, whole(0));
     assert.equal(first.nextFbn, FIELDS_PER_BLOCK);
     assert.equal(first.holes.length, FIELDS_PER_BLOCK - 2);
     await fill(parts, 0, 'share');
-    assert.deepEqual((await loadHoles(parts, clone, 0)).holes, []);
+    assert.deepEqual((await loadHoles(parts, clone, whole(0))).holes, []);
     // The level-1 buffer beside it is as it was.
-    const second = await loadHoles(parts, clone, FIELDS_PER_BLOCK);
+    const second = await loadHoles(parts, clone, whole(FIELDS_PER_BLOCK));
     assert.equal(second.holes.length, FIELDS_PER_BLOCK - 1);
   },
 );
@@ -225,11 +231,11 @@ onEachMedium(
     const { vdisk, head, engine, table } = parts;
     const bytes = await readAll(vdisk('clone'), 0, BLOCK_BYTES);
     same(bytes, content.subarray(0, BLOCK_BYTES), 'the ordinary load');
-    const { holes } = await loadHoles(parts, head('clone'), 0);
+    const { holes } = await loadHoles(parts, head('clone'), whole(0));
     assert.equal(holes[0]?.index, 0);
     assert.equal(holes[0]?.vbn, (await fieldsOf(parts, head('golden@v1'), 0))[0]?.vbn);
     // The backdoor: messages without a client behind them, one range after the other.
-    const jobs = new SplitJobs(parts, table, () => undefined);
+    const jobs = new SplitJobs(parts, table, new ClientLoad(parts.clock), () => undefined);
     await jobs.start(table.get('clone'), 'share');
     await jobs.idle();
     assert.equal(jobs.counters.blocksFilled, SIZE / BLOCK_BYTES - OWN.length);
@@ -243,7 +249,7 @@ describe('claim 12: it works in periods of reduced activity', () => {
     test(medium, () =>
       withStore(medium, {}, async ({ store, clock }) => {
         await makeClones(store, sparsePattern(12), 'clone');
-        const job = await store.split('clone', { mode: 'copy' });
+        const job = await store.split('clone', { mode: 'copy', pace: 'now' });
         const positions = new Set<number>();
         // Whoever else has something to do has a turn between two steps.
         for (let state = job.state(); state !== undefined; state = job.state()) {
@@ -283,7 +289,7 @@ describe('claims 16, 17, 18: separate, then delete the backing store, without in
             }
           };
           const access = client();
-          await (await store.split('clone', { mode })).done;
+          await (await store.split('clone', { mode, pace: 'now' })).done;
           await store.delete('golden@v1');
           await store.idle();
           await store.delete('golden');

@@ -1,5 +1,5 @@
 /**
- * Filling the holes of one level-1 range.
+ * Filling the holes among the fields of one level-1 buffer.
  *
  * copy:  the backing store's blocks are loaded and dirtied without altering their content
  *        (`fakeDirty`): the ordinary write allocator chooses new VBNs, sets their bits and
@@ -29,11 +29,19 @@ import {
   ZERO_VBN,
 } from '../layout/pointer.js';
 import type { SplitMode } from '../layout/tree-record.js';
+import type { Reservation } from '../store/reservation.js';
 import type { Tree } from '../store/tree.js';
 import { ExternalError } from '../vdisk/external-store.js';
 import type { BackingReads } from './backing-reads.js';
 import { type SharedPart, sharePlain } from './share-plain.js';
-import { type Hole, isHoleField, lineageOf, loadHoles, type SplitParts } from './special-load.js';
+import {
+  type Fields,
+  type Hole,
+  isHoleField,
+  lineageOf,
+  loadHoles,
+  type SplitParts,
+} from './special-load.js';
 
 export type FillOutcome =
   | {
@@ -57,25 +65,32 @@ interface NewPointer {
 
 const NONE_SHARED: SharedPart = { blocks: 0, isDone: false };
 
-/** Fills the holes of the level-1 range that begins at `fbn`. */
-export async function fillRange(
-  parts: SplitParts,
-  clone: Tree,
-  fbn: number,
-  mode: SplitMode,
-  reads: BackingReads,
-): Promise<FillOutcome> {
+/** What one fill is about. */
+export interface FillTask {
+  readonly clone: Tree;
+  readonly mode: SplitMode;
+  readonly fields: Fields;
+  readonly reads: BackingReads;
+  /** Space that is set aside for it. */
+  readonly reservation: Reservation | undefined;
+}
+
+/** Fills the holes among the fields; a share fills those of the whole buffer. */
+export async function fillFields(parts: SplitParts, task: FillTask): Promise<FillOutcome> {
   // Waiting for buffers with a hold could wait for itself: a consistency point ends after the hold.
   // The few indirect blocks that a range makes dirty may go over the bound.
   if (!parts.engine.hasBufferRoom) await parts.engine.bufferRoom();
   // The VBNs of the backing store that are named here must stay what they are until it is done.
   const letGo = parts.engine.loader.hold();
   try {
-    const shared = mode === 'share' ? await sharePlain(parts, clone, fbn) : NONE_SHARED;
+    const { clone, mode, fields, reservation } = task;
+    const { base } = fields;
+    const isShare = mode === 'share';
+    const shared = isShare ? await sharePlain(parts, clone, base, reservation) : NONE_SHARED;
     const { blocks } = shared;
-    if (shared.isDone) return { kind: 'filled', nextFbn: fbn + FIELDS_PER_BLOCK, blocks, bad: [] };
+    if (shared.isDone) return { kind: 'filled', nextFbn: base + FIELDS_PER_BLOCK, blocks, bad: [] };
     for (;;) {
-      const outcome = await fillOnce(parts, clone, fbn, mode, reads);
+      const outcome = await fillOnce(parts, task);
       if (outcome === 'again') continue;
       return outcome.kind === 'filled' ? { ...outcome, blocks: outcome.blocks + blocks } : outcome;
     }
@@ -87,14 +102,10 @@ export async function fillRange(
   }
 }
 
-async function fillOnce(
-  parts: SplitParts,
-  clone: Tree,
-  fbn: number,
-  mode: SplitMode,
-  reads: BackingReads,
-): Promise<FillOutcome | 'again'> {
-  const { holes, nextFbn } = await loadHoles(parts, clone, fbn);
+async function fillOnce(parts: SplitParts, task: FillTask): Promise<FillOutcome | 'again'> {
+  const { clone, mode, reads } = task;
+  const fbn = task.fields.base;
+  const { holes, nextFbn } = await loadHoles(parts, clone, task.fields);
   if (holes.length === 0) return { kind: 'filled', nextFbn, blocks: 0, bad: [] };
   const pointers: NewPointer[] = [];
   const copies: Hole[] = [];
@@ -109,8 +120,8 @@ async function fillOnce(
   }
   const loaded = await reads.load(parts, clone, fbn, copies);
   const bad = copies.filter((hole) => loaded.get(hole.index) === undefined);
-  if (!(await fakeDirty(parts, clone, fbn, copies, loaded, pointers))) return { kind: 'no-space' };
-  const blocks = await putPointers(parts, clone, fbn, pointers);
+  if (!(await fakeDirty(parts, task, copies, loaded, pointers))) return { kind: 'no-space' };
+  const blocks = await putPointers(parts, task, pointers);
   if (blocks === 'again') return 'again';
   if (blocks === undefined) return { kind: 'no-space' };
   return { kind: 'filled', nextFbn, blocks, bad: bad.map((hole) => fbn + hole.index) };
@@ -119,8 +130,7 @@ async function fillOnce(
 /** Dirties the loaded blocks without altering them: the write allocator places each anew. */
 async function fakeDirty(
   parts: SplitParts,
-  clone: Tree,
-  fbn: number,
+  { clone, fields, reservation }: FillTask,
   holes: readonly Hole[],
   loaded: ReadonlyMap<number, Uint8Array>,
   pointers: NewPointer[],
@@ -142,13 +152,13 @@ async function fakeDirty(
     const crc = isWhole && hole.vbn !== 0 ? hole.crc : crc32(content);
     indexes.push(hole.index);
     blocks.push(content);
-    tags.push({ treeId: clone.id, fbn: fbn + hole.index, level: 0, crc, kind: 'data' });
+    tags.push({ treeId: clone.id, fbn: fields.base + hole.index, level: 0, crc, kind: 'data' });
   }
   if (blocks.length === 0) return true;
   const demand = { dataBlocks: blocks.length, metaBlocks: 2 * clone.height };
   for (;;) {
     engine.assertAlive();
-    if (!engine.medium.hasRoom(demand, 'client')) return false;
+    if (!engine.hasRoomWith(reservation, demand)) return false;
     if (engine.medium.isReady('data', blocks.length)) break;
     try {
       await engine.medium.prepare('data', blocks.length);
@@ -158,6 +168,7 @@ async function fakeDirty(
     }
   }
   const { vbns, written } = engine.medium.place('data', blocks, tags);
+  reservation?.placed(vbns.length);
   await written.catch((error: unknown) => {
     throw engine.fail(error);
   });
@@ -181,12 +192,12 @@ function maskedCopy(bytes: Uint8Array, validBytes: number): Uint8Array {
  */
 async function putPointers(
   parts: SplitParts,
-  clone: Tree,
-  fbn: number,
+  { clone, fields, reservation }: FillTask,
   pointers: readonly NewPointer[],
 ): Promise<number | 'again' | undefined> {
   const { engine } = parts;
-  const { trees, medium, pool } = engine;
+  const fbn = fields.base;
+  const { trees, pool } = engine;
   let isDone = false;
   try {
     for (;;) {
@@ -198,7 +209,7 @@ async function putPointers(
       const cost = trees.pathCost(clone, fbn, engine.generation.number);
       if (cost < 0) {
         await engine.loader.loadMeta(trees.missVbn, trees.missCrc);
-      } else if (!medium.hasRoom({ dataBlocks: 0, metaBlocks: cost + 4 }, 'client')) {
+      } else if (!engine.hasRoomWith(reservation, { dataBlocks: 0, metaBlocks: cost + 4 })) {
         return undefined;
       } else {
         const owners = ownersNow(parts, clone, fbn, pointers);

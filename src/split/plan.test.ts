@@ -6,8 +6,9 @@ import { MEDIA, ofKind, pattern } from '../../test/support/stores.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
+import { ClientLoad } from '../vdisk/client-load.js';
 import { BackingReads, ReadMemory } from './backing-reads.js';
-import { fillRange } from './fill.js';
+import { fillFields } from './fill.js';
 import { planTree, type SplitWork } from './plan.js';
 import { loadHoles } from './special-load.js';
 import { SplitJobs } from './split-jobs.js';
@@ -141,13 +142,15 @@ const SHAPES: readonly Shape[] = [
     make: async (parts) => {
       await golden(parts, pattern(3 * MIB, 1), 'clone');
       const reads = new BackingReads(new ReadMemory());
-      await fillRange(parts, parts.head('clone'), 256, 'copy', reads);
+      const fields = { base: 256, first: 0, end: 256 };
+      const clone = parts.head('clone');
+      await fillFields(parts, { clone, mode: 'copy', fields, reads, reservation: undefined });
     },
   },
 ];
 
 function jobsOf(parts: TestEngine): SplitJobs {
-  return new SplitJobs(parts, parts.table, () => undefined);
+  return new SplitJobs(parts, parts.table, new ClientLoad(parts.clock), () => undefined);
 }
 
 function targetOf(parts: TestEngine, name: string): Tree {
@@ -167,7 +170,7 @@ async function splitNow(parts: TestEngine, name: string, mode: SplitMode): Promi
 /** No data of the holes is in memory: so every block that is read is counted. */
 async function forgetData(parts: TestEngine, tree: Tree): Promise<void> {
   for (let fbn = 0; fbn < tree.capacityFbn; fbn += 256) {
-    const { holes } = await loadHoles(parts, tree, fbn);
+    const { holes } = await loadHoles(parts, tree, { base: fbn, first: 0, end: 256 });
     for (const { vbn } of holes) if (vbn !== 0) parts.engine.pool.dropVbn(vbn);
   }
 }

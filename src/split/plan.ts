@@ -145,7 +145,8 @@ function loadWindow(parts: SplitParts, tree: Tree, fbn: number): Promise<Range[]
   const loads: Promise<Range>[] = [];
   for (let at = 0; at < WINDOW_RANGES; at++) {
     const start = fbn + at * FIELDS_PER_BLOCK;
-    loads.push(loadHoles(parts, tree, start).then((found) => ({ start, ...found })));
+    const fields = { base: start, first: 0, end: FIELDS_PER_BLOCK };
+    loads.push(loadHoles(parts, tree, fields).then((found) => ({ start, ...found })));
   }
   return Promise.all(loads);
 }

@@ -5,10 +5,9 @@
  * What a backing store has at an FBN never changes, so what was read for it stays true while the
  * clone is over it, though a merge may move its pointers meanwhile.
  */
-import { FIELDS_PER_BLOCK } from '../base/units.js';
 import type { Tree } from '../store/tree.js';
 import { BackingReads, ReadMemory } from './backing-reads.js';
-import { loadHoles, type SplitParts } from './special-load.js';
+import { type Fields, fieldsOf, loadHoles, type SplitParts } from './special-load.js';
 
 export class ReadAhead {
   readonly #parts: SplitParts;
@@ -28,13 +27,11 @@ export class ReadAhead {
     return reads;
   }
 
-  /** Begins to read for the holes of the tree in the level-1 ranges from `from` to `end`. */
+  /** Begins to read for the holes of the tree from `from` to `end`. */
   begin(tree: Tree, from: number, end: number): void {
     const reads = new BackingReads(this.#memory);
     const ranges: Promise<void>[] = [];
-    for (let fbn = from; fbn < end; fbn += FIELDS_PER_BLOCK) {
-      ranges.push(this.#readRange(tree, fbn, reads));
-    }
+    for (const fields of fieldsOf(from, end)) ranges.push(this.#read(tree, fields, reads));
     this.#from = from;
     this.#reads = reads;
     // Who fills the window meets the same failure, if it is one that lasts.
@@ -46,12 +43,12 @@ export class ReadAhead {
     await this.#done;
   }
 
-  async #readRange(tree: Tree, fbn: number, reads: BackingReads): Promise<void> {
+  async #read(tree: Tree, fields: Fields, reads: BackingReads): Promise<void> {
     // The VBNs that are named here must stay what they are until they are read.
     const letGo = this.#parts.engine.loader.hold();
     try {
-      const { holes } = await loadHoles(this.#parts, tree, fbn);
-      await reads.load(this.#parts, tree, fbn, holes);
+      const { holes } = await loadHoles(this.#parts, tree, fields);
+      await reads.load(this.#parts, tree, fields.base, holes);
     } finally {
       letGo();
     }

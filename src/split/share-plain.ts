@@ -15,6 +15,7 @@ import {
 } from '../layout/pointer.js';
 import { REFERENCE_ENTRIES_PER_BLOCK } from '../layout/reference-entry.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
+import type { Reservation } from '../store/reservation.js';
 import type { Tree } from '../store/tree.js';
 import { FLAG_EXTERNAL, type Missing } from '../vdisk/resolution.js';
 import { isHoleField, lineageOf, type SplitParts } from './special-load.js';
@@ -32,16 +33,26 @@ interface MissingBlocks {
 const NOTHING: SharedPart = { blocks: 0, isDone: false };
 
 /** Shares the plain blocks of the level-1 range that begins at `fbn`. The others are left. */
-export async function sharePlain(parts: SplitParts, clone: Tree, fbn: number): Promise<SharedPart> {
+export async function sharePlain(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  reservation: Reservation | undefined,
+): Promise<SharedPart> {
   for (;;) {
     parts.engine.assertAlive();
-    const part = shareNow(parts, clone, fbn);
+    const part = shareNow(parts, clone, fbn, reservation);
     if ('blocks' in part) return part;
     await parts.reader.loadAll(part.missing);
   }
 }
 
-function shareNow(parts: SplitParts, clone: Tree, fbn: number): SharedPart | MissingBlocks {
+function shareNow(
+  parts: SplitParts,
+  clone: Tree,
+  fbn: number,
+  reservation: Reservation | undefined,
+): SharedPart | MissingBlocks {
   const { engine } = parts;
   const { trees, generation } = engine;
   const { backing } = clone;
@@ -56,7 +67,7 @@ function shareNow(parts: SplitParts, clone: Tree, fbn: number): SharedPart | Mis
   const { plain, others, references } = findPlain(parts, clone, fbn, source);
   if (plain.length === 0) return { blocks: 0, isDone: false };
   const metaBlocks = cost + references + 4;
-  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks }, 'client')) return NOTHING;
+  if (!engine.hasRoomWith(reservation, { dataBlocks: 0, metaBlocks })) return NOTHING;
   put(parts, clone, fbn, plain, source);
   return { blocks: plain.length, isDone: others === 0 };
 }

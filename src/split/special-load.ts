@@ -41,15 +41,35 @@ export interface HolesOfRange {
   readonly nextFbn: number;
 }
 
-/** Loads what is needed and lists the holes of the level-1 range that begins at `fbn`. */
+/** Fields of one level-1 buffer: the work of one fill. */
+export interface Fields {
+  /** FBN of the first field of the buffer. */
+  readonly base: number;
+  /** Index of the first that is meant, and of the one behind the last. */
+  readonly first: number;
+  readonly end: number;
+}
+
+/** The fields of [from, end) by the level-1 buffers that they are in. */
+export function* fieldsOf(from: number, end: number): Generator<Fields> {
+  for (let fbn = from; fbn < end; ) {
+    const first = fbn % FIELDS_PER_BLOCK;
+    const base = fbn - first;
+    const last = Math.min(FIELDS_PER_BLOCK, end - base);
+    yield { base, first, end: last };
+    fbn = base + last;
+  }
+}
+
+/** Loads what is needed and lists the holes among the fields. */
 export async function loadHoles(
   parts: SplitParts,
   clone: Tree,
-  fbn: number,
+  fields: Fields,
 ): Promise<HolesOfRange> {
   for (;;) {
     parts.engine.assertAlive();
-    const found = findHoles(parts, clone, fbn);
+    const found = findHoles(parts, clone, fields);
     if ('holes' in found) return found;
     await parts.reader.loadAll(found.missing);
   }
@@ -58,10 +78,11 @@ export async function loadHoles(
 type Found = HolesOfRange | { readonly missing: readonly Missing[] };
 
 /** One synchronous look at the fields of both level-1 buffers. */
-function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
+function findHoles(parts: SplitParts, clone: Tree, fields: Fields): Found {
   const { engine, resolver } = parts;
   const { trees } = engine;
   const backing = clone.backing;
+  const fbn = fields.base;
   const endOfRange = fbn + FIELDS_PER_BLOCK;
   if (backing === undefined) return { holes: [], nextFbn: endOfRange };
   const found = trees.walk(clone, fbn);
@@ -80,7 +101,7 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
     return { holes: [], nextFbn: Math.max(endOfRange, alignUp(next)) };
   }
   const holes: Hole[] = [];
-  for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
+  for (let index = fields.first; index < fields.end; index++) {
     if (own !== undefined && !isHoleField(own, start + index * POINTER_WORDS)) continue;
     const left = clone.readThroughLimitBytes - (fbn + index) * BLOCK_BYTES;
     if (left <= 0) break;
@@ -100,7 +121,7 @@ function findHoles(parts: SplitParts, clone: Tree, fbn: number): Found {
       validBytes: Math.min(BLOCK_BYTES, left, masked),
     });
   }
-  return { holes, nextFbn: endOfRange };
+  return { holes, nextFbn: fbn + fields.end };
 }
 
 /** True if the field stores the invalid pointer that represents a hole, and no dirty buffer. */

@@ -1,89 +1,80 @@
 /**
- * Splits as background jobs: which tree is filled, how far it is, and the release.
+ * Splits as background jobs: which tree is filled, what becomes of it, and the release.
  *
  * 1. The tree that is filled is the oldest of the vdisk's own lineage, the one that hangs on a
  *    foreign backing store: that frees the vdisk and all its snapshots at once.
  * 2. `positionFbn` of a tree's split is durable with the fills before it: after a crash at most one
- *    consistency point of work is repeated.
+ *    consistency point of work is repeated. Mode, policy and phase are durable when they are set.
  * 3. Release: first a consistency point that holds the last fill, then one in which the association
  *    is gone. Never while a hole was skipped because its block could not be read.
- * 4. Clones that split from one backing store go through it together and read each block once.
- * 5. A backing store that is being merged into the tree is not filled from: the split waits, and
+ * 4. A backing store that is being merged into the tree is not filled from: the split waits, and
  *    goes on with what lies below it; it has ended if nothing does.
- * 6. Out of space, or an external backing store that cannot be read: the job pauses with the
- *    reason, keeps what it filled, and tries again later.
+ * 5. Out of space, unreadable blocks, an external backing store that cannot be read, the wrong time
+ *    of day: the job waits with the reason, keeps what it filled, and looks again by itself. That
+ *    is never durable; paused is, and ends only when somebody says so.
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
-import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
-import type { BadRange, SplitMode, SplitPhase } from '../layout/tree-record.js';
-import { BAD_RANGES_MAX } from '../layout/tree-record.js';
-import type { Tree } from '../store/tree.js';
+import { BLOCK_BYTES, formatBytes } from '../base/units.js';
+import { DEFAULT_POLICY } from '../layout/split-policy.js';
+import type { SplitMode } from '../layout/tree-record.js';
+import type { Demand } from '../store/medium.js';
+import type { Tree, TreeSplit } from '../store/tree.js';
 import { treeEntry } from '../vdisk/acts.js';
-import { externalUnder } from '../vdisk/externals.js';
+import type { ClientLoad } from '../vdisk/client-load.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
-import type { BackingReads } from './backing-reads.js';
-import { type FillOutcome, fillRange } from './fill.js';
-import { ReadAhead } from './read-ahead.js';
+import { Governor, untilOpenMs } from './governor.js';
+import { changePolicy, type PolicyChange } from './policy-change.js';
+import { boundOf, countNeeds, lesser } from './reservation.js';
 import type { SplitParts } from './special-load.js';
+import { Job, type SplitState, stateOf } from './split-job.js';
+import { type LoopHost, type SplitCounters, SplitLoop } from './split-loop.js';
+import { undoFills } from './undo.js';
 
-/** Level-1 ranges that are filled at once: 4 MiB of reads and writes under way. */
-const WINDOW_RANGES = 4;
+/** Space comes back when somebody deletes something, a file when it is put back. */
 const RETRY_MS = 1000;
+const NO_SPACE = 'out of space';
+/** Blocks that cannot be read are tried again after a minute, then after two, up to an hour. */
+const RETRY_BAD_MS = 60_000;
+const RETRY_BAD_MS_MAX = 3_600_000;
 
-export interface SplitState {
-  readonly mode: SplitMode;
-  readonly state: SplitPhase;
-  readonly reason: string | undefined;
-  readonly positionBytes: number;
-  readonly endBytes: number;
-  readonly filledBytes: number;
-  readonly badRanges: readonly { readonly offset: number; readonly length: number }[];
-}
-
-class Job {
-  readonly tree: Tree;
-  reason: string | undefined;
-  /** What was said last: what goes on for hours is said once. */
-  loggedReason: string | undefined;
-  filledBlocks = 0;
-  /** The association is gone; the consistency point that says so is on its way. */
-  isReleased = false;
-  readonly done: Promise<void>;
-  finish: () => void = () => undefined;
-  abort: (error: StoreError) => void = () => undefined;
-
-  constructor(tree: Tree) {
-    this.tree = tree;
-    this.done = new Promise((resolve, reject) => {
-      this.finish = resolve;
-      this.abort = reject;
-    });
-    // Whoever started the split may not wait for it.
-    this.done.catch(() => undefined);
-  }
-}
-
-export interface SplitCounters {
-  completed: number;
-  blocksFilled: number;
-  backingBlocksRead: number;
+export interface SplitChange extends PolicyChange {
+  readonly mode?: SplitMode;
 }
 
 export class SplitJobs {
   readonly #parts: SplitParts;
   readonly #table: VdiskTable;
+  readonly #load: ClientLoad;
+  readonly #governor: Governor;
   readonly #jobs = new Map<Tree, Job>();
-  readonly #loops = new Map<Tree, Promise<void>>();
+  readonly #loops = new Map<Tree, SplitLoop>();
+  readonly #undos = new Map<Tree, Promise<void>>();
   readonly #onRelease: () => void;
+  readonly #host: LoopHost;
   #stopped = false;
   readonly counters: SplitCounters = { completed: 0, blocksFilled: 0, backingBlocksRead: 0 };
 
-  /** `onRelease` is called when a backing store has lost a holder. */
-  constructor(parts: SplitParts, table: VdiskTable, onRelease: () => void) {
+  /** `onRelease` is called when a backing store has lost a holder, or a split its hold on one. */
+  constructor(parts: SplitParts, table: VdiskTable, load: ClientLoad, onRelease: () => void) {
     this.#parts = parts;
     this.#table = table;
+    this.#load = load;
+    this.#governor = new Governor(load);
     this.#onRelease = onRelease;
+    const jobs = this;
+    this.#host = {
+      parts,
+      governor: this.#governor,
+      counters: this.counters,
+      get isStopped() {
+        return jobs.#stopped;
+      },
+      jobsOf: (backing) => this.#jobsOf(backing),
+      wait: (job, reason) => this.#wait(job, reason, RETRY_MS),
+      finish: (job, backing) => this.#finish(job, backing),
+      stopJob: (job, error) => this.#stopJob(job, error),
+    };
   }
 
   /** The tree to fill for this vdisk; undefined if it stands alone. */
@@ -103,60 +94,172 @@ export class SplitJobs {
     return target.backing === undefined ? undefined : target;
   }
 
-  /** Starts a split, or takes up one that is paused. Durable when it resolves. */
-  async start(entry: VdiskEntry, mode: SplitMode): Promise<Tree> {
+  // -- what somebody asks for; each is durable when it resolves
+
+  /**
+   * Starts a split. One that is under way gets what is given, goes on if it was paused, and tries
+   * again what it waits for.
+   * @throws {StoreError} invalid, out-of-space: what it needs cannot be set aside
+   */
+  async start(entry: VdiskEntry, mode: SplitMode, change: PolicyChange = {}): Promise<Tree> {
     const { engine } = this.#parts;
-    const tree = this.targetOf(entry);
-    if (tree === undefined) {
-      throw new StoreError(
-        'invalid',
-        `${entry.name} has no backing store: there is nothing to split`,
-      );
-    }
+    const needs = await this.#needsOf(entry, mode, change);
+    const tree = this.#targetNow(entry);
     engine.admit(0, 4, 'client');
-    engine.trees.noteDirty(tree, engine.generation);
-    const split = tree.split;
-    if (split === undefined) {
-      tree.split = { mode, phase: 'filling', positionFbn: 0, bad: [] };
-    } else {
-      split.phase = 'filling';
-      const [first] = split.bad;
-      if (first !== undefined) split.positionFbn = Math.min(split.positionFbn, rangeOf(first.fbn));
-      split.bad = [];
+    const policy = changePolicy(tree.split?.policy ?? DEFAULT_POLICY, change);
+    if (tree.split?.phase === 'undoing') {
+      throw new StoreError('in-use', `${entry.name}: its last split is being undone; try later`);
     }
+    engine.trees.noteDirty(tree, engine.generation);
+    if (tree.split === undefined) {
+      tree.split = { mode, policy, phase: 'filling', positionFbn: 0, bad: [] };
+    } else {
+      Object.assign(tree.split, { mode, policy });
+      if (tree.split.phase === 'paused') tree.split.phase = 'filling';
+    }
+    // Its space is set aside in the step that looked whether it is there.
+    this.#jobOf(tree, tree.split).needs = needs;
+    this.#lookAgain(tree);
     await engine.logAct([treeEntry(tree)]);
-    this.resume(tree);
     // It may have ended meanwhile, with a merge: as durable as any other end.
     if (tree.split === undefined && !this.#jobs.has(tree)) await engine.consistencyPoint();
     return tree;
   }
 
-  /**
-   * Ends the split of this vdisk; what it filled stays, and so does the association. Durable when
-   * it resolves.
-   */
-  async cancel(entry: VdiskEntry): Promise<void> {
+  /** Another mode or policy from here on. @throws {StoreError} invalid: it is not being split */
+  async change(entry: VdiskEntry, { mode, ...change }: SplitChange): Promise<void> {
+    await this.#act(entry, (split, tree) => {
+      split.policy = changePolicy(split.policy, change);
+      if (mode === undefined || mode === split.mode) return;
+      split.mode = mode;
+      // The other mode needs other space.
+      const job = this.#jobs.get(tree);
+      job?.letGoOfSpace();
+      if (job !== undefined) job.needs = undefined;
+    });
+  }
+
+  /** @throws {StoreError} invalid: it is not being split, or is being undone */
+  async pause(entry: VdiskEntry): Promise<void> {
+    await this.#act(entry, (split, tree) => {
+      split.phase = 'paused';
+      this.#jobs.get(tree)?.letGoOfSpace();
+    });
+  }
+
+  /** Goes on after a pause. @throws {StoreError} invalid: it is not being split */
+  async goOn(entry: VdiskEntry): Promise<void> {
+    await this.#act(entry, (split) => {
+      if (split.phase === 'paused') split.phase = 'filling';
+    });
+  }
+
+  async #act(
+    entry: VdiskEntry,
+    change: (split: NonNullable<Tree['split']>, tree: Tree) => void,
+  ): Promise<void> {
     const { engine } = this.#parts;
-    engine.assertAlive();
-    const tree = this.targetOf(entry);
-    if (tree?.split === undefined) {
-      throw new StoreError('invalid', `${entry.name} is not being split`);
+    const tree = this.#splitting(entry);
+    const { split } = tree;
+    if (split === undefined || split.phase === 'undoing') {
+      throw new StoreError('invalid', `${entry.name}: its split is being undone`);
     }
     engine.admit(0, 2, 'release');
     engine.trees.noteDirty(tree, engine.generation);
-    tree.split = undefined;
-    const job = this.#jobs.get(tree);
-    this.#jobs.delete(tree);
-    job?.abort(new StoreError('closed', `the split of ${entry.name} was cancelled`));
+    change(split, tree);
+    this.#lookAgain(tree);
     await engine.logAct([treeEntry(tree)]);
   }
 
-  /** Goes on with the split of this tree, after an open or a pause. */
+  /**
+   * Ends the split of this vdisk; the association stays. What it filled stays, too, or becomes
+   * holes again in the background.
+   * @throws {StoreError} invalid; in-use: nothing can be undone in the middle of a merge
+   */
+  async cancel(entry: VdiskEntry, options: { readonly undo?: boolean } = {}): Promise<void> {
+    const { engine } = this.#parts;
+    const tree = this.#splitting(entry);
+    const { split } = tree;
+    if (split?.phase === 'undoing' && options.undo === true) return;
+    if (options.undo === true && tree.backing !== undefined && isMerging(tree.backing)) {
+      throw new StoreError(
+        'in-use',
+        `${entry.name}: its backing store was deleted and is being merged into it; ` +
+          'cancel the split without undoing it',
+      );
+    }
+    engine.admit(0, 2, 'release');
+    engine.trees.noteDirty(tree, engine.generation);
+    const job = this.#jobs.get(tree);
+    job?.letGoOfSpace();
+    job?.abort(new StoreError('closed', `the split of ${entry.name} was cancelled`));
+    if (options.undo === true && split !== undefined) {
+      Object.assign(split, { phase: 'undoing', positionFbn: 0, bad: [] });
+      this.#undo(tree);
+    } else {
+      tree.split = undefined;
+      this.#jobs.delete(tree);
+    }
+    this.#wakeLoops();
+    await engine.logAct([treeEntry(tree)]);
+  }
+
+  #targetNow(entry: VdiskEntry): Tree {
+    if (entry.gone) throw new StoreError('not-found', `${entry.name} has been deleted`);
+    const tree = this.targetOf(entry);
+    if (tree !== undefined) return tree;
+    throw new StoreError(
+      'invalid',
+      `${entry.name} has no backing store: there is nothing to split`,
+    );
+  }
+
+  #splitting(entry: VdiskEntry): Tree {
+    this.#parts.engine.assertAlive();
+    const tree = this.targetOf(entry);
+    if (tree?.split !== undefined) return tree;
+    throw new StoreError('invalid', `${entry.name} is not being split`);
+  }
+
+  // -- jobs
+
+  /** Goes on with the split of this tree, after an open or a wait. */
   resume(tree: Tree): void {
-    if (this.#stopped || tree.split === undefined || tree.backing === undefined) return;
-    if (!this.#jobs.has(tree)) this.#jobs.set(tree, new Job(tree));
-    const backing = tree.backing;
-    if (!this.#loops.has(backing)) this.#loops.set(backing, this.#loop(backing));
+    const { split, backing } = tree;
+    if (this.#stopped || split === undefined || backing === undefined) return;
+    const job = this.#jobOf(tree, split);
+    job.pace.policy = split.policy;
+    if (split.phase === 'undoing') this.#undo(tree);
+    if (job.isReady && this.#setAside(job)) this.#startLoop(backing);
+  }
+
+  #jobOf(tree: Tree, { policy }: TreeSplit): Job {
+    let job = this.#jobs.get(tree);
+    if (job === undefined) {
+      job = new Job(tree, policy);
+      this.#jobs.set(tree, job);
+    }
+    return job;
+  }
+
+  #startLoop(backing: Tree): void {
+    // Who merges it takes the split up when it is done (`takeUp`).
+    if (isMerging(backing)) return;
+    const known = this.#loops.get(backing);
+    if (known !== undefined) {
+      known.wake();
+      return;
+    }
+    this.#load.isWatched = true;
+    const loop = new SplitLoop(this.#host, backing, () => {
+      this.#loops.delete(backing);
+      this.#governor.groups = Math.max(1, this.#loops.size);
+      this.#load.isWatched = this.#loops.size > 0;
+      // Who came in the very moment in which it ended.
+      for (const job of this.#jobs.values()) if (job.isReady) this.resume(job.tree);
+    });
+    this.#loops.set(backing, loop);
+    this.#governor.groups = this.#loops.size;
   }
 
   /** Goes on with the tree's split after its backing store was merged into it. */
@@ -167,18 +270,13 @@ export class SplitJobs {
       return;
     }
     job.isReleased = true;
+    job.letGoOfSpace();
     this.#end(job).catch((error: unknown) => this.#stopJob(job, error));
   }
 
   /** Every tree that has an unfinished split goes on. */
   resumeAll(): void {
-    for (const tree of this.#parts.engine.table.all()) {
-      // What could not be read outside of the store may be back.
-      if (tree.split?.phase === 'paused' && externalUnder(tree) !== undefined) {
-        tree.split.phase = 'filling';
-      }
-      this.resume(tree);
-    }
+    for (const tree of this.#parts.engine.table.all()) this.resume(tree);
   }
 
   doneOf(tree: Tree): Promise<void> {
@@ -186,58 +284,31 @@ export class SplitJobs {
   }
 
   stateOf(tree: Tree): SplitState | undefined {
-    const split = tree.split;
-    if (split === undefined) return undefined;
-    const job = this.#jobs.get(tree);
-    const endBytes = tree.readThroughLimitBytes;
-    return {
-      mode: split.mode,
-      state: split.phase,
-      reason: job?.reason,
-      positionBytes: Math.min(endBytes, split.positionFbn * BLOCK_BYTES),
-      endBytes,
-      filledBytes: (job?.filledBlocks ?? 0) * BLOCK_BYTES,
-      badRanges: split.bad.map(({ fbn, blocks }) => ({
-        offset: fbn * BLOCK_BYTES,
-        length: blocks * BLOCK_BYTES,
-      })),
-    };
+    return stateOf(tree, this.#jobs.get(tree));
   }
 
   get activeCount(): number {
-    return this.#loops.size;
+    return this.#loops.size + this.#undos.size;
   }
 
-  /** Resolves when no split is at work; paused ones do not count. */
+  /** Resolves when no split is at work; those that wait or are paused do not count. */
   async idle(): Promise<void> {
-    while (this.#loops.size > 0) await Promise.all(this.#loops.values());
+    while (this.activeCount > 0) await Promise.all(this.#working());
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    await Promise.all(this.#loops.values());
+    this.#wakeLoops();
+    await Promise.all(this.#working());
+    this.#governor.close();
   }
 
-  // -- the loop of one backing store
+  #working(): Promise<void>[] {
+    return [...[...this.#loops.values()].map(({ done }) => done), ...this.#undos.values()];
+  }
 
-  async #loop(backing: Tree): Promise<void> {
-    // Splits that are asked for together begin together, and read each backing block once.
-    await this.#parts.engine.options.clock.yield();
-    const ahead = new ReadAhead(this.#parts);
-    try {
-      for (;;) {
-        const jobs = this.#jobsOf(backing);
-        // What is being merged into a tree wakes its split when it is done (`takeUp`).
-        if (this.#stopped || jobs.length === 0 || isMerging(backing)) return;
-        await this.#step(backing, jobs, ahead);
-      }
-    } catch (error) {
-      for (const job of this.#jobsOf(backing)) this.#stopJob(job, error);
-      if (!isStoreError(error)) this.#parts.engine.fail(error);
-    } finally {
-      await ahead.ended();
-      this.#loops.delete(backing);
-    }
+  #wakeLoops(): void {
+    for (const loop of this.#loops.values()) loop.wake();
   }
 
   /** Jobs of the backing store that have something to do; those whose tree left it end here. */
@@ -248,89 +319,142 @@ export class SplitJobs {
       if (job.isReleased) continue;
       if (tree.gone || tree.split === undefined || tree.state === 'dying') {
         this.#jobs.delete(tree);
+        job.letGoOfSpace();
         job.abort(new StoreError('not-found', 'the vdisk was deleted during its split'));
-      } else if (tree.backing === backing && tree.split.phase !== 'paused') {
+      } else if (tree.backing === backing && job.isReady && this.#isOpen(job)) {
         jobs.push(job);
       }
     }
     return jobs;
   }
 
-  /** Fills the next window for the jobs that are least far. */
-  async #step(backing: Tree, jobs: readonly Job[], ahead: ReadAhead): Promise<void> {
-    const positions = jobs.map((job) => positionOf(job.tree));
-    const from = Math.min(...positions);
-    const further = positions.filter((position) => position > from);
-    const windowEnd = Math.min(from + WINDOW_RANGES * FIELDS_PER_BLOCK, ...further);
-    const members = jobs.filter((job) => positionOf(job.tree) === from);
-    const reads = ahead.take(from);
-    const fills = members.map((job) => this.#fillWindow(job, from, windowEnd, reads));
-    // The next window, if all go on to it together.
-    if (further.length === 0) readNext(members, windowEnd, ahead);
-    await settleAll(fills);
-    this.counters.backingBlocksRead += reads.blocksRead;
-    await reads.release();
-    for (const job of members) {
-      const { split } = job.tree;
-      if (split === undefined || split.phase === 'paused') continue;
-      if (split.positionFbn * BLOCK_BYTES >= job.tree.readThroughLimitBytes) {
-        await this.#finish(job, backing);
-      }
-    }
-    await this.#parts.engine.options.clock.yield();
-  }
+  // -- space
 
-  async #fillWindow(job: Job, from: number, end: number, reads: BackingReads): Promise<void> {
-    const { tree } = job;
-    const { split } = tree;
-    if (split === undefined || from * BLOCK_BYTES >= tree.readThroughLimitBytes) return;
-    const fills: Promise<FillOutcome>[] = [];
-    for (let fbn = from; fbn < end; fbn += FIELDS_PER_BLOCK) {
-      if (fbn * BLOCK_BYTES >= tree.readThroughLimitBytes) break;
-      fills.push(fillRange(this.#parts, tree, fbn, split.mode, reads));
-    }
-    const outcomes = await settleAll(fills);
-    let position = from;
-    for (const outcome of outcomes) {
-      if (outcome.kind !== 'filled') {
-        this.#pause(job, outcome.kind === 'no-space' ? 'out of space' : outcome.reason, 'retry');
-        break;
-      }
-      job.filledBlocks += outcome.blocks;
-      this.counters.blocksFilled += outcome.blocks;
-      for (const fbn of outcome.bad) addBad(split.bad, fbn);
-      position = Math.max(position, outcome.nextFbn);
-    }
-    if (tree.split !== split || tree.gone) return;
-    this.#parts.engine.trees.noteDirty(tree, this.#parts.engine.generation);
-    split.positionFbn = Math.min(position, Math.ceil(tree.sizeBytes / BLOCK_BYTES));
-    this.#parts.engine.changed();
-  }
-
-  // -- pause, release, end
-
-  #pause(job: Job, reason: string, then: 'retry' | 'wait'): void {
-    const { split } = job.tree;
-    if (split === undefined) return;
-    split.phase = 'paused';
-    job.reason = reason;
+  /**
+   * What a new split needs, counted only where there is no room for a bound of it.
+   * @throws {StoreError} out-of-space
+   */
+  async #needsOf(
+    entry: VdiskEntry,
+    mode: SplitMode,
+    change: PolicyChange,
+  ): Promise<Demand | undefined> {
     const { engine } = this.#parts;
+    let counted: { readonly tree: Tree; readonly needs: Demand } | undefined;
+    for (;;) {
+      engine.assertAlive();
+      const tree = this.#targetNow(entry);
+      const { isReserved } = changePolicy(tree.split?.policy ?? DEFAULT_POLICY, change);
+      if (tree.split !== undefined || !isReserved) return undefined;
+      const needs = counted?.tree === tree ? counted.needs : undefined;
+      const demand = lesser(boundOf(tree, mode), needs);
+      if (engine.hasRoomWith(undefined, demand)) return needs;
+      if (needs !== undefined) throw this.#noRoom(entry, demand);
+      counted = { tree, needs: await countNeeds(this.#parts, tree, mode) };
+    }
+  }
+
+  #noRoom(entry: VdiskEntry, { dataBlocks, metaBlocks }: Demand): StoreError {
+    const { medium } = this.#parts.engine;
+    const wanted = formatBytes((dataBlocks + metaBlocks) * BLOCK_BYTES);
+    const free = formatBytes(medium.space.freeDataBlocks * BLOCK_BYTES);
+    return new StoreError(
+      'out-of-space',
+      `the split of ${entry.name} takes up to ${wanted}, and ${medium.name} has ${free} for ` +
+        'data: delete something, or split without setting space aside',
+    );
+  }
+
+  /** Sets aside what the rest of the split may take; false if it has to wait for that. */
+  #setAside(job: Job): boolean {
+    const { split } = job.tree;
+    if (split === undefined || job.reservation !== undefined || !split.policy.isReserved) {
+      return true;
+    }
+    const demand = lesser(boundOf(job.tree, split.mode), job.needs);
+    job.reservation = this.#parts.engine.reserve(demand);
+    if (job.reservation !== undefined) return true;
+    this.#wait(job, NO_SPACE, RETRY_MS);
+    if (job.needs === undefined && !job.isCounting) void this.#count(job, split.mode);
+    return false;
+  }
+
+  /** Counts what it really needs, and looks again whether that is there. */
+  async #count(job: Job, mode: SplitMode): Promise<void> {
+    job.isCounting = true;
+    try {
+      job.needs = await countNeeds(this.#parts, job.tree, mode);
+      if (job.waiting === NO_SPACE) this.#lookAgain(job.tree);
+    } catch (error) {
+      // It was deleted, or meets the same damage when it goes on.
+      if (!isStoreError(error)) this.#parts.engine.fail(error);
+    } finally {
+      job.isCounting = false;
+    }
+  }
+
+  // -- waiting, release, end
+
+  /** It goes on by itself after so many milliseconds. */
+  #wait(job: Job, reason: string, ms: number, before: () => void = () => undefined): void {
+    const { engine } = this.#parts;
+    job.waiting = reason;
+    job.letGoOfSpace();
     if (job.loggedReason !== reason) {
       job.loggedReason = reason;
       engine.options.log({
         level: 'warn',
-        event: 'split-paused',
-        message: `The split of tree ${job.tree.id} pauses: ${reason}.`,
+        event: 'split-waits',
+        message: `The split of tree ${job.tree.id} waits: ${reason}.`,
       });
     }
-    if (then === 'wait') return;
-    // Space comes back when somebody deletes something, a file when it is put back: look again.
-    engine.options.clock.setTimer(RETRY_MS, () => {
-      if (this.#stopped || job.tree.split?.phase !== 'paused') return;
-      job.tree.split.phase = 'filling';
-      job.reason = undefined;
+    engine.options.clock.setTimer(ms, () => {
+      if (this.#stopped || job.waiting !== reason || this.#jobs.get(job.tree) !== job) return;
+      before();
+      job.waiting = undefined;
       this.resume(job.tree);
     });
+  }
+
+  /** Somebody has changed something: what it waits for may be there. */
+  #lookAgain(tree: Tree): void {
+    const job = this.#jobs.get(tree);
+    if (job?.waiting !== undefined) {
+      job.waiting = undefined;
+      this.#tryBadAgain(job);
+    }
+    this.resume(tree);
+    this.#wakeLoops();
+  }
+
+  /** False if this is not the time of day; then it waits for it. */
+  #isOpen(job: Job): boolean {
+    const { clock } = this.#parts.engine.options;
+    const waitMs = untilOpenMs(job.tree.split?.policy.window, clock.wallMs());
+    if (waitMs === 0) return true;
+    this.#wait(job, 'it is outside of its time of day', waitMs);
+    return false;
+  }
+
+  #waitForBad(job: Job): void {
+    const { split } = job.tree;
+    const blocks = (split?.bad ?? []).reduce((sum, range) => sum + range.blocks, 0);
+    const reason = `${blocks} blocks of the backing store cannot be read`;
+    this.#wait(job, reason, this.#patienceMs(job), () => this.#tryBadAgain(job));
+  }
+
+  #patienceMs(job: Job): number {
+    return Math.min(RETRY_BAD_MS_MAX, RETRY_BAD_MS * 2 ** Math.min(16, job.retries++));
+  }
+
+  #tryBadAgain(job: Job): void {
+    const { engine } = this.#parts;
+    const { split } = job.tree;
+    const first = split?.bad[0];
+    if (split === undefined || first === undefined) return;
+    engine.trees.noteDirty(job.tree, engine.generation);
+    split.positionFbn = Math.min(split.positionFbn, first.fbn);
+    split.bad = [];
   }
 
   async #finish(job: Job, backing: Tree): Promise<void> {
@@ -339,8 +463,7 @@ export class SplitJobs {
     const { split } = tree;
     if (split === undefined) return;
     if (split.bad.length > 0) {
-      const blocks = split.bad.reduce((sum, range) => sum + range.blocks, 0);
-      this.#pause(job, `${blocks} blocks of the backing store cannot be read`, 'wait');
+      this.#waitForBad(job);
       return;
     }
     engine.trees.noteDirty(tree, engine.generation);
@@ -349,11 +472,14 @@ export class SplitJobs {
     await engine.consistencyPoint();
     engine.assertAlive();
     if (this.#stopped || tree.gone || tree.split !== split || tree.backing !== backing) return;
+    // Somebody has paused or changed it meanwhile.
+    if (split.phase !== 'releasing') return;
     engine.trees.noteDirty(tree, engine.generation);
     tree.backing = undefined;
     tree.split = undefined;
     tree.isReleasePending = true;
     job.isReleased = true;
+    job.letGoOfSpace();
     // An act after this may rely on it, such as the deletion of the backing store: the log says it
     // first. It may, since every fill is durable.
     engine.generation.units.push([treeEntry(tree)]);
@@ -372,48 +498,58 @@ export class SplitJobs {
   }
 
   #stopJob(job: Job, error: unknown): void {
+    const isDamage = isStoreError(error, 'corrupt') || isStoreError(error, 'device');
+    if (isDamage && this.#parts.engine.failure === undefined) {
+      // An indirect block that cannot be read: the rest of the store goes on.
+      this.#wait(job, error.message, this.#patienceMs(job));
+      return;
+    }
     this.#jobs.delete(job.tree);
+    job.letGoOfSpace();
     job.abort(
       isStoreError(error)
         ? error
         : new StoreError('device', `the split has stopped: ${String(error)}`),
     );
   }
-}
 
-function positionOf(tree: Tree): number {
-  return rangeOf(tree.split?.positionFbn ?? 0);
-}
+  // -- undo
 
-function rangeOf(fbn: number): number {
-  return fbn - (fbn % FIELDS_PER_BLOCK);
-}
+  #undo(tree: Tree): void {
+    if (this.#undos.has(tree) || this.#stopped) return;
+    const work = this.#runUndo(tree).finally(() => {
+      this.#undos.delete(tree);
+      if (!this.#stopped) this.#jobs.delete(tree);
+      this.#onRelease();
+    });
+    this.#undos.set(tree, work);
+  }
 
-/** Begins to read for the window from `from` on, if one of the jobs copies. */
-function readNext(jobs: readonly Job[], from: number, ahead: ReadAhead): void {
-  const job = jobs.find(({ tree }) => tree.split?.mode === 'copy');
-  if (job === undefined) return;
-  const limit = job.tree.readThroughLimitBytes / BLOCK_BYTES;
-  const end = Math.min(from + WINDOW_RANGES * FIELDS_PER_BLOCK, limit);
-  ahead.begin(job.tree, from, end);
-}
-
-/** Waits for all, so that none is left running, then throws what the first failure was. */
-async function settleAll<T>(promises: readonly Promise<T>[]): Promise<T[]> {
-  const outcomes = await Promise.allSettled(promises);
-  return outcomes.map((outcome) => {
-    if (outcome.status === 'rejected') throw outcome.reason;
-    return outcome.value;
-  });
-}
-
-/** Adds a block to the list; when the list is full, the last range grows over what lies between. */
-function addBad(bad: BadRange[], fbn: number): void {
-  const last = bad.at(-1);
-  if (last !== undefined && fbn < last.fbn + last.blocks) return;
-  if (last !== undefined && (fbn === last.fbn + last.blocks || bad.length === BAD_RANGES_MAX)) {
-    bad[bad.length - 1] = { fbn: last.fbn, blocks: fbn + 1 - last.fbn };
-  } else {
-    bad.push({ fbn, blocks: 1 });
+  async #runUndo(tree: Tree): Promise<void> {
+    const { engine } = this.#parts;
+    const job = this.#jobs.get(tree);
+    try {
+      // A step that is under way may still fill something.
+      await job?.stepping?.catch(() => undefined);
+      await undoFills(
+        this.#parts,
+        tree,
+        () => this.#stopped,
+        (blocks) => {
+          if (job !== undefined) job.filledBlocks += blocks;
+        },
+      );
+      if (this.#stopped || tree.split?.phase !== 'undoing' || tree.gone) return;
+      engine.trees.noteDirty(tree, engine.generation);
+      tree.split = undefined;
+      await engine.logAct([treeEntry(tree)]);
+    } catch (error) {
+      if (!isStoreError(error)) engine.fail(error);
+      engine.options.log({
+        level: 'error',
+        event: 'split-undo-stopped',
+        message: `Undoing the split of tree ${tree.id} has stopped: ${String(error)}`,
+      });
+    }
   }
 }

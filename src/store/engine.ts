@@ -29,6 +29,7 @@ import { LogWriter } from './log-writer.js';
 import type { Demand, Medium, Urgency } from './medium.js';
 import { MetafileEditor } from './metafile.js';
 import { RecordSlots } from './record-slots.js';
+import { type Reservation, Reservations } from './reservation.js';
 import { type Tree, TreeTable } from './tree.js';
 
 export interface EngineOptions {
@@ -58,6 +59,7 @@ export class Engine {
   readonly metafiles: Metafiles;
   readonly treeSlots = new RecordSlots();
   readonly vdiskSlots = new RecordSlots();
+  readonly #reserved = new Reservations();
   /** Trees whose content stands outside of the store. */
   readonly externals = new Set<Tree>();
   readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, cpMs: 0, logGroups: 0 };
@@ -190,8 +192,8 @@ export class Engine {
       Math.min(treeCount, Math.ceil(this.treeSlots.end / TREE_RECORDS_PER_BLOCK) + 1) +
       Math.min(vdiskCount, Math.ceil(this.vdiskSlots.end / VDISK_RECORDS_PER_BLOCK) + 1);
     return {
-      dataBlocks: this.trees.dirtyDataCount,
-      metaBlocks: this.trees.dirtyMetaCount + records + references + 8,
+      dataBlocks: this.trees.dirtyDataCount + this.#reserved.dataBlocks,
+      metaBlocks: this.trees.dirtyMetaCount + records + references + 8 + this.#reserved.metaBlocks,
     };
   }
 
@@ -199,6 +201,21 @@ export class Engine {
   admit(dataBlocks: number, metaBlocks: number, urgency: Urgency): void {
     if (this.medium.hasRoom({ dataBlocks, metaBlocks }, urgency)) return;
     throw this.outOfSpace();
+  }
+
+  /** Sets space aside; undefined if there is not so much. */
+  reserve(demand: Demand): Reservation | undefined {
+    if (!this.medium.hasRoom(demand, 'client')) return undefined;
+    return this.#reserved.make(demand);
+  }
+
+  /** True if there is room for the demand in what is set aside and what is free. */
+  hasRoomWith(reservation: Reservation | undefined, demand: Demand): boolean {
+    const more = {
+      dataBlocks: Math.max(0, demand.dataBlocks - (reservation?.dataBlocks ?? 0)),
+      metaBlocks: Math.max(0, demand.metaBlocks - (reservation?.metaBlocks ?? 0)),
+    };
+    return this.medium.hasRoom(more, 'client');
   }
 
   outOfSpace(): StoreError {

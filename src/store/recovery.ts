@@ -17,6 +17,7 @@ import type { BlockTag } from '../layout/log-record.js';
 import { FLAG_IN_MEMORY, putPointer, vbnAt } from '../layout/pointer.js';
 import {
   decodeTreeRecord,
+  type SplitRecord,
   TREE_RECORD_BYTES,
   TREE_RECORDS_PER_BLOCK,
   type TreeRecord,
@@ -132,6 +133,18 @@ function setAttributes(tree: Tree, record: TreeRecord): void {
   tree.readThroughLimitBytes = record.readThroughLimitBytes;
   tree.ownerId = record.ownerId;
   tree.countedById = record.countedById;
+}
+
+/** How far the split is, the last consistency point says: it came with the fills. */
+function setSplit(tree: Tree, logged: SplitRecord | undefined): void {
+  const known = tree.split;
+  const goesOn =
+    logged !== undefined &&
+    known !== undefined &&
+    (logged.phase === 'undoing') === (known.phase === 'undoing');
+  if (logged === undefined) tree.split = undefined;
+  else if (goesOn) tree.split = { ...logged, positionFbn: known.positionFbn, bad: known.bad };
+  else tree.split = { ...logged, positionFbn: 0, bad: [] };
 }
 
 function link(engine: Engine, record: TreeRecord): void {
@@ -369,8 +382,7 @@ class Replay {
       Math.max(record.height, heightFor(record.sizeBytes)),
       engine.generation,
     );
-    if (record.split === undefined) tree.split = undefined;
-    else if (tree.split === undefined) tree.split = { ...record.split, bad: [...record.split.bad] };
+    setSplit(tree, record.split);
     link(engine, record);
   }
 

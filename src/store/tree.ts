@@ -8,6 +8,7 @@
  */
 import { invariant } from '../base/invariant.js';
 import { heightFor, SPAN_BLOCKS } from '../base/units.js';
+import type { SplitPolicy } from '../layout/split-policy.js';
 import type {
   BadRange,
   SplitMode,
@@ -18,8 +19,9 @@ import type {
 
 /** What a split of this tree has come to; see split/. */
 export interface TreeSplit {
-  readonly mode: SplitMode;
+  mode: SplitMode;
   phase: SplitPhase;
+  policy: SplitPolicy;
   positionFbn: number;
   bad: BadRange[];
 }
@@ -173,6 +175,7 @@ export class Tree {
           : {
               mode: split.mode,
               phase: split.phase,
+              policy: split.policy,
               positionFbn: split.positionFbn,
               bad: [...split.bad],
             },

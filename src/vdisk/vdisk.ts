@@ -4,6 +4,7 @@ import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { blockStatus } from './block-status.js';
 import type { BlockTarget, Extent, WriteOptions } from './block-target.js';
+import type { ClientLoad } from './client-load.js';
 import type { Reader } from './reader.js';
 import type { VdiskEntry } from './vdisk-table.js';
 import type { Writer } from './writer.js';
@@ -12,6 +13,7 @@ export interface VdiskParts {
   readonly engine: Engine;
   readonly reader: Reader;
   readonly writer: Writer;
+  readonly load: ClientLoad;
 }
 
 export class Vdisk implements BlockTarget {
@@ -63,12 +65,17 @@ export class Vdisk implements BlockTarget {
 
   read(offset: number, into: Uint8Array): void | Promise<void> {
     this.checkRange(offset, into.length);
-    return this.#parts.reader.read(this, offset, into);
+    const { reader, load } = this.#parts;
+    if (!load.isWatched) return reader.read(this, offset, into);
+    return load.count(load.clock.nowMs(), reader.read(this, offset, into));
   }
 
   write(offset: number, data: Uint8Array, options?: WriteOptions): void | Promise<void> {
     this.#checkWrite(offset, data.length);
-    return this.#finish(this.#parts.writer.write(this, offset, data), options);
+    const { writer, load } = this.#parts;
+    if (!load.isWatched) return this.#finish(writer.write(this, offset, data), options);
+    const startMs = load.clock.nowMs();
+    return load.count(startMs, this.#finish(writer.write(this, offset, data), options));
   }
 
   trim(offset: number, length: number, options?: WriteOptions): void | Promise<void> {
@@ -77,7 +84,10 @@ export class Vdisk implements BlockTarget {
 
   writeZeroes(offset: number, length: number, options?: WriteOptions): void | Promise<void> {
     this.#checkWrite(offset, length);
-    return this.#finish(this.#parts.writer.zero(this, offset, length), options);
+    const { writer, load } = this.#parts;
+    if (!load.isWatched) return this.#finish(writer.zero(this, offset, length), options);
+    const startMs = load.clock.nowMs();
+    return load.count(startMs, this.#finish(writer.zero(this, offset, length), options));
   }
 
   #finish(done: void | Promise<void>, options: WriteOptions | undefined): void | Promise<void> {
@@ -92,9 +102,11 @@ export class Vdisk implements BlockTarget {
 
   async flush(): Promise<void> {
     this.checkRange(0, 0);
-    const { engine } = this.#parts;
+    const { engine, load } = this.#parts;
     engine.assertAlive();
-    await engine.writer.flush(unloggedOf(this.#entry.head));
+    const startMs = load.clock.nowMs();
+    const done = engine.writer.flush(unloggedOf(this.#entry.head));
+    await (load.isWatched ? load.count(startMs, done) : done);
   }
 
   blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {

@@ -122,7 +122,8 @@ for (const medium of MEDIUM_KINDS) {
       rot();
       const job = await store.split(name, { mode: 'copy' });
       await store.idle();
-      assert.equal(job.state()?.state, 'paused');
+      assert.equal(job.state()?.state, 'waiting');
+      await store.pauseSplit(name);
       rot();
       return name;
     }),

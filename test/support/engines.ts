@@ -13,6 +13,7 @@ import { openObjectLog } from '../../src/store/object-log/open.js';
 import { loadRecords, replayLog } from '../../src/store/recovery.js';
 import type { Tree } from '../../src/store/tree.js';
 import { Acts } from '../../src/vdisk/acts.js';
+import { ClientLoad } from '../../src/vdisk/client-load.js';
 import { Reader } from '../../src/vdisk/reader.js';
 import { Resolver } from '../../src/vdisk/resolution.js';
 import { Vdisk } from '../../src/vdisk/vdisk.js';
@@ -78,7 +79,8 @@ export async function withEngine(
       const reader = new Reader(engine, resolver);
       const writer = new Writer(engine, reader);
       const acts = new Acts(engine, table, writer, seededRandom(3));
-      const vdisk = (name: string): Vdisk => new Vdisk({ engine, reader, writer }, table.get(name));
+      const parts = { engine, reader, writer, load: new ClientLoad(clock) };
+      const vdisk = (name: string): Vdisk => new Vdisk(parts, table.get(name));
       const head = (name: string): Tree => table.get(name).head;
       await body({ source, clock, engine, resolver, reader, acts, table, vdisk, head });
       await engine.close();

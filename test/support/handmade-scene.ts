@@ -11,6 +11,7 @@ import { crc32 } from '../../src/base/checksum.js';
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
 import type { LogEntry } from '../../src/layout/log-entry.js';
+import { DEFAULT_POLICY } from '../../src/layout/split-policy.js';
 import { HandmadeStore } from './handmade-store.js';
 import { type Layer, Painter, randomBlock } from './layers.js';
 
@@ -44,7 +45,8 @@ export function makeScene(): Scene {
   clone.zero(9);
   fillHoles(base, clone, 350);
   clone.paint(600);
-  const split = { mode: 'share', phase: 'filling', positionFbn: 350, bad: [] } as const;
+  const policy = DEFAULT_POLICY;
+  const split = { mode: 'share', phase: 'filling', policy, positionFbn: 350, bad: [] } as const;
   clone.add({ id: 3, height: 3, backingId: 1, ownerId: 3, split });
   store.addVdisk({ id: 3, name: 'clone', headTreeId: 3 });
 

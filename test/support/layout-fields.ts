@@ -31,6 +31,7 @@ import {
 } from '../../src/layout/log-record.js';
 import { FLAG_FILLED, POINTER_WORDS, putPointer } from '../../src/layout/pointer.js';
 import { REFERENCE_WORDS, toggleOwner } from '../../src/layout/reference-entry.js';
+import { DEFAULT_POLICY, RATE_BYTES_MAX } from '../../src/layout/split-policy.js';
 import {
   encodeTreeRecord,
   TREE_RECORD_BYTES,
@@ -214,7 +215,8 @@ function entryStructures(): Structure[] {
 }
 
 function recordStructures(): Structure[] {
-  const filling = { mode: 'copy', phase: 'filling', positionFbn: 0, bad: [] } as const;
+  const policy = DEFAULT_POLICY;
+  const filling = { mode: 'copy', phase: 'filling', policy, positionFbn: 0, bad: [] } as const;
   const tree = structure<TreeRecord>({
     name: 'tree record',
     sizeBytes: TREE_RECORD_BYTES,
@@ -230,6 +232,9 @@ function recordStructures(): Structure[] {
       height: { height: 5 },
       splitMode: { split: { ...filling, mode: 'share' } },
       splitPhase: { split: { ...filling, phase: 'paused' } },
+      splitPace: { split: { ...filling, policy: { ...policy, pace: 'idle' } } },
+      policyFlags: { split: { ...filling, policy: { ...policy, isReserved: false } } },
+      floor: { split: { ...filling, policy: { ...policy, floorBytesPerSecond: RATE_BYTES_MAX } } },
       root: { root: [U32_MOST, U32_MOST, U32_MOST, U32_MOST] },
       sizeBytes: { sizeBytes: MOST },
       backingId: { backingId: MOST },
@@ -241,9 +246,10 @@ function recordStructures(): Structure[] {
       countedById: { countedById: MOST },
       positionFbn: { split: { ...filling, positionFbn: MOST } },
     },
-    // A bad range changes the count too, and what is external is not split: the test of the record
+    // A bad range changes the count too, a rate the pace, a window its flag, and what is external
+    // is not split: the test of the record
     // looks at them apart.
-    derived: ['badCount', 'bad', 'flags'],
+    derived: ['badCount', 'bad', 'flags', 'rate', 'window'],
   });
   const vdisk = structure<VdiskRecord>({
     name: 'vdisk record',

@@ -4,7 +4,13 @@
  * The arbitrary ones are whatever a codec must bring back as it was, sensible or not.
  */
 import fc from 'fast-check';
-import { BLOCK_BYTES, HEIGHT_MAX, SEGMENT_BLOCKS, STORE_BYTES_MAX } from '../../src/base/units.js';
+import {
+  BLOCK_BYTES,
+  HEIGHT_MAX,
+  KIB,
+  SEGMENT_BLOCKS,
+  STORE_BYTES_MAX,
+} from '../../src/base/units.js';
 import {
   EXTERNAL_FILES_MAX,
   type ExternalDescriptor,
@@ -20,6 +26,7 @@ import {
 import { type LogEntry, POINTERS_COUNT_MAX } from '../../src/layout/log-entry.js';
 import type { GroupHead } from '../../src/layout/log-group.js';
 import type { BlockTag, RecordHead } from '../../src/layout/log-record.js';
+import { MINUTES_OF_DAY, RATE_BYTES_MAX, type SplitPolicy } from '../../src/layout/split-policy.js';
 import { BAD_RANGES_MAX, type TreeRecord } from '../../src/layout/tree-record.js';
 import { NAME_BYTES_MAX, type VdiskRecord } from '../../src/layout/vdisk-record.js';
 
@@ -199,9 +206,32 @@ export const fsinfos: fc.Arbitrary<Fsinfo> = recordOf({
   });
 });
 
+const rate = fc.integer({ min: 0, max: RATE_BYTES_MAX / KIB }).map((kib) => kib * KIB);
+const minute = fc.integer({ min: 0, max: MINUTES_OF_DAY - 1 });
+const splitWindow = recordOf({ fromMinute: minute, toMinute: minute }).filter(
+  ({ fromMinute, toMinute }) => fromMinute !== toMinute,
+);
+
+const splitPolicies: fc.Arbitrary<SplitPolicy> = recordOf({
+  pace: fc.constantFrom('balanced' as const, 'idle' as const, 'now' as const, 'rate' as const),
+  rateBytesPerSecond: rate,
+  floorBytesPerSecond: rate,
+  window: fc.option(splitWindow, { nil: undefined }),
+  isReserved: fc.boolean(),
+}).map((policy) => {
+  const rateBytesPerSecond = policy.pace === 'rate' ? Math.max(KIB, policy.rateBytesPerSecond) : 0;
+  return { ...policy, rateBytesPerSecond };
+});
+
 const split = recordOf({
   mode: fc.constantFrom('copy' as const, 'share' as const),
-  phase: fc.constantFrom('filling' as const, 'releasing' as const, 'paused' as const),
+  phase: fc.constantFrom(
+    'filling' as const,
+    'releasing' as const,
+    'paused' as const,
+    'undoing' as const,
+  ),
+  policy: splitPolicies,
   positionFbn: number,
   bad: fc.array(recordOf({ fbn: number, blocks: u32 }), { maxLength: BAD_RANGES_MAX }),
 });

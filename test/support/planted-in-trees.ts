@@ -1,6 +1,7 @@
 /** Faults in pointers and records. */
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { FLAG_FILLED } from '../../src/layout/pointer.js';
+import { DEFAULT_POLICY } from '../../src/layout/split-policy.js';
 import { IN_PLACE, type Planted, wordAt } from './planted-fault.js';
 
 export const POINTERS: readonly Planted[] = [
@@ -177,7 +178,7 @@ export const RECORDS: readonly Planted[] = [
     name: 'a split from nowhere',
     plant: async (surgery) =>
       surgery.editTree((await surgery.treeOf('alone')).id, {
-        split: { mode: 'copy', phase: 'filling', positionFbn: 0, bad: [] },
+        split: { mode: 'copy', phase: 'filling', policy: DEFAULT_POLICY, positionFbn: 0, bad: [] },
       }),
     kinds: ['split'],
     says: /from no backing store/,

@@ -8,7 +8,7 @@ export interface OutsideLoad {
   readonly name: string;
   /** Starts it, on a vdisk of its own; it goes on until the server is killed. */
   begin(store: RemoteStore, seed: number): Promise<void>;
-  /** The server was killed at this moment (performance.now): waits until its programs have ended. */
+  /** The server was killed at this moment (performance.now): waits for the end of its programs. */
   killed(killedMs: number): Promise<void>;
   /** The server is there again. @throws {Violation} something that was flushed is not there */
   verify(store: RemoteStore): Promise<LoadFacts>;

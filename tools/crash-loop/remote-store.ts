@@ -15,6 +15,7 @@ import type { RouteId } from '../../src/cli/routes.js';
 import type { AnswerOf } from '../../src/control/operations.js';
 import type * as api from '../../src/control/schemas.js';
 import { systemClock } from '../../src/env/system-clock.js';
+import { DEFAULT_POLICY } from '../../src/layout/split-policy.js';
 import type { SplitJob, VdiskInfo } from '../../src/main/store.js';
 import type { DiffExtent } from '../../src/vdisk/diff.js';
 import type { ScanReport } from '../../src/vdisk/scan.js';
@@ -215,7 +216,18 @@ function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
     ...same,
     external: undefined,
     backing: isMerging ? '' : (backing ?? undefined),
-    split: split === null ? undefined : { ...split, reason: split.reason ?? undefined },
+    split: split === null ? undefined : toState(split),
+  };
+}
+
+function toState(split: NonNullable<api.Vdisk['split']>): VdiskInfo['split'] {
+  const { reason, rateBytesPerSecond } = split;
+  return {
+    ...split,
+    reason: reason ?? undefined,
+    rateBytesPerSecond: rateBytesPerSecond ?? undefined,
+    // The acts do not look at it.
+    policy: DEFAULT_POLICY,
   };
 }
 

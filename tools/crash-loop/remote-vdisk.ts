@@ -142,12 +142,22 @@ export class RemoteVdisk implements LivingTarget {
       await renamed();
       const { name } = this;
       try {
-        const uri = uriOf(name);
-        return await Promise.all(Array.from({ length: CONNECTIONS }, () => clients.open(uri)));
+        return await openAll(clients, uriOf(name));
       } catch (error) {
         await renamed();
         if (!isStoreError(error, 'not-found') || this.name === name) throw error;
       }
     }
   }
+}
+
+/** All or none: one that is left behind would keep the vdisk from being deleted for ever. */
+async function openAll(clients: LibnbdClients, uri: string): Promise<number[]> {
+  const opens = Array.from({ length: CONNECTIONS }, () => clients.open(uri));
+  const outcomes = await Promise.allSettled(opens);
+  const there = outcomes.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+  const failed = outcomes.find((each) => each.status === 'rejected');
+  if (failed === undefined) return there;
+  for (const connection of there) await clients.ask({ operation: 'close', connection });
+  throw failed.reason;
 }

@@ -51,7 +51,7 @@ export class SqliteLoad implements OutsideLoad {
   async killed(killedMs: number): Promise<void> {
     const endedMs = await this.#ended;
     await this.#release();
-    // Over a disk that fails, a file system gives it what it makes of that: what counts is `verify`.
+    // Over a disk that fails it gets what the file system makes of that: what counts is `verify`.
     const isOfFailure = endedMs >= killedMs && /malformed/.test(this.#said);
     if (!isOfFailure && !/disk I\/O error|readonly database|unable to open/.test(this.#said)) {
       throw new Error(`SQLite ended, and not by its disk: ${this.#said}`);

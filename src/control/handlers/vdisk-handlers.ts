@@ -5,6 +5,7 @@ import { isOwnName } from '../exports.js';
 import type { Handlers } from '../handler.js';
 import { ApiError } from '../problem.js';
 import type { Vdisk } from '../schemas.js';
+import { toPolicyChange } from '../split-options.js';
 
 type VdiskHandlers = Pick<
   Handlers,
@@ -18,6 +19,8 @@ type VdiskHandlers = Pick<
   | 'createSnapshots'
   | 'createClones'
   | 'splitVdisk'
+  | 'changeSplit'
+  | 'cancelSplit'
   | 'scanVdisk'
   | 'attachVdisk'
   | 'detachVdisk'
@@ -75,9 +78,27 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
 
     createClones: ({ body: { source, names } }) => createClones(plane, source, names),
 
-    splitVdisk: ({ params: { name }, body: { mode } }) => {
+    splitVdisk: ({ params: { name }, body: { mode, ...options } }) => {
       checkNotOwn(name);
-      return plane.startSplit(name, mode);
+      return plane.startSplit(name, { mode, ...toPolicyChange(options) });
+    },
+
+    changeSplit: async ({ params: { name }, body: { mode, isPaused, ...options } }) => {
+      checkNotOwn(name);
+      const change = toPolicyChange(options);
+      if (mode !== undefined) await store.changeSplit(name, { mode, ...change });
+      else if (Object.keys(change).length > 0) await store.changeSplit(name, change);
+      if (isPaused === true) await store.pauseSplit(name);
+      if (isPaused === false) await store.resumeSplit(name);
+      events.add('vdisk-changed', { name });
+      return plane.show(name);
+    },
+
+    cancelSplit: async ({ params: { name }, query: { undo } }) => {
+      checkNotOwn(name);
+      await store.cancelSplit(name, { undo: undo === true });
+      events.add('vdisk-changed', { name });
+      return plane.show(name);
     },
 
     scanVdisk: async ({ params: { name } }) => {
@@ -123,7 +144,7 @@ async function deleteVdisk(plane: ControlPlane, name: string, inUse: InUse): Pro
     exports.deleted(each);
     events.add('vdisk-deleted', { name: each });
   }
-  if (inUse === 'split') await plane.resumeSplits();
+  if (inUse === 'split') plane.resumeSplits();
 }
 
 function snapshotsOf(plane: ControlPlane, name: string): string[] {

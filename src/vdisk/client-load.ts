@@ -1,0 +1,88 @@
+/**
+ * What the clients of a store are doing: whether they ask for anything, and how long it takes.
+ * Background work that makes way for them looks here.
+ *
+ * 1. Nobody looks: a request costs one look at a field.
+ * 2. Times are counted by sixteenths of a power of two (4 %), from 1 µs to 134 s.
+ */
+import type { Clock } from '../env/clock.js';
+
+const STEPS_OF_OCTAVE = 16;
+const OCTAVES = 27;
+const STEPS = STEPS_OF_OCTAVE * OCTAVES;
+
+/** Times that are forgotten by and by. */
+export class FadingTimes {
+  readonly #counts = new Float64Array(STEPS);
+  #count = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(ms: number): void {
+    const step = Math.floor(Math.log2(Math.max(1, ms * 1000)) * STEPS_OF_OCTAVE);
+    const at = Math.min(step, STEPS - 1);
+    this.#counts[at] = (this.#counts[at] as number) + 1;
+    this.#count++;
+  }
+
+  /** Each time counts for this much less from now on. */
+  fade(factor: number): void {
+    for (let at = 0; at < STEPS; at++) this.#counts[at] = (this.#counts[at] as number) * factor;
+    this.#count *= factor;
+  }
+
+  /** The time below which this fraction of them lies; 0 if there is none. */
+  quantileMs(fraction: number): number {
+    if (this.#count === 0) return 0;
+    let left = this.#count * fraction;
+    let at = 0;
+    while (at < STEPS - 1 && left > (this.#counts[at] as number)) {
+      left -= this.#counts[at] as number;
+      at++;
+    }
+    return 2 ** ((at + 1) / STEPS_OF_OCTAVE) / 1000;
+  }
+}
+
+export class ClientLoad {
+  readonly clock: Clock;
+  /** Somebody wants to know: requests are counted. */
+  isWatched = false;
+  /** Where the times of requests go; undefined: nobody looks. */
+  times: FadingTimes | undefined;
+  #lastMs = Number.NEGATIVE_INFINITY;
+  #underWay = 0;
+
+  constructor(clock: Clock) {
+    this.clock = clock;
+  }
+
+  /** Milliseconds since a client last had something under way. */
+  get quietMs(): number {
+    return this.#underWay > 0 ? 0 : this.clock.nowMs() - this.#lastMs;
+  }
+
+  /** What a request came to: at once, or later. */
+  count<T>(startMs: number, outcome: T | Promise<T>): T | Promise<T> {
+    if (outcome instanceof Promise) return this.#later(startMs, outcome);
+    this.#done(startMs);
+    return outcome;
+  }
+
+  async #later<T>(startMs: number, outcome: Promise<T>): Promise<T> {
+    this.#underWay++;
+    try {
+      return await outcome;
+    } finally {
+      this.#underWay--;
+      this.#done(startMs);
+    }
+  }
+
+  #done(startMs: number): void {
+    this.#lastMs = this.clock.nowMs();
+    this.times?.add(this.#lastMs - startMs);
+  }
+}
