@@ -3,7 +3,15 @@
  * add up.
  */
 
-export const JOB_KINDS = ['none', 'copy-split', 'share-split', 'free', 'merge', 'cp'] as const;
+export const JOB_KINDS = [
+  'none',
+  'copy-split',
+  'share-split',
+  'undo',
+  'free',
+  'merge',
+  'cp',
+] as const;
 export type JobKind = (typeof JOB_KINDS)[number];
 
 export interface Totals {
@@ -18,6 +26,7 @@ export interface Totals {
   deviceFailures: number;
   splitsStarted: number;
   splitsCompleted: number;
+  splitsCancelled: number;
   /** Under way when the power was cut. */
   splitsInterrupted: number;
   blocksHealed: number;
@@ -41,6 +50,7 @@ function newTotals(): Totals {
     deviceFailures: 0,
     splitsStarted: 0,
     splitsCompleted: 0,
+    splitsCancelled: 0,
     splitsInterrupted: 0,
     blocksHealed: 0,
     outOfSpace: 0,

@@ -10,7 +10,7 @@
 import { isStoreError, type StoreErrorKind } from '../src/base/store-error.js';
 import type { Clock } from '../src/env/clock.js';
 import type { Random } from '../src/env/random.js';
-import type { SplitJob, Store, VdiskInfo } from '../src/main/store.js';
+import type { SplitJob, SplitOptions, Store, VdiskInfo } from '../src/main/store.js';
 import type { BlockTarget } from '../src/vdisk/block-target.js';
 import { ExternalError } from '../src/vdisk/external-store.js';
 import type { Coverage, JobKind } from './coverage.js';
@@ -42,6 +42,10 @@ export interface LivingStore
     | 'resize'
     | 'delete'
     | 'diff'
+    | 'changeSplit'
+    | 'pauseSplit'
+    | 'resumeSplit'
+    | 'cancelSplit'
     | 'scan'
     | 'consistencyPoint'
     | 'idle'
@@ -50,10 +54,7 @@ export interface LivingStore
   createVdisk(name: string, sizeBytes: number): Promise<unknown>;
   createExternal(name: string, path: string): Promise<unknown>;
   clone(snapshot: string, name: string): Promise<unknown>;
-  split(
-    name: string,
-    options: { readonly mode: 'copy' | 'share' },
-  ): Promise<Pick<SplitJob, 'done'>>;
+  split(name: string, options: SplitOptions): Promise<Pick<SplitJob, 'done'>>;
   list(): VdiskInfo[] | Promise<VdiskInfo[]>;
   vdisk(name: string): LivingTarget;
 }
@@ -279,9 +280,12 @@ export function jobsOf(store: Store): JobKind[] {
     const modes = new Set(
       store
         .list()
-        .filter(({ split }) => split !== undefined && !['paused', 'waiting'].includes(split.state))
+        .filter(
+          ({ split }) => split !== undefined && ['filling', 'releasing'].includes(split.state),
+        )
         .map(({ split }) => split?.mode),
     );
+    if (store.list().some(({ split }) => split?.state === 'undoing')) jobs.push('undo');
     if (modes.has('copy')) jobs.push('copy-split');
     if (modes.has('share')) jobs.push('share-split');
   }

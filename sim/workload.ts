@@ -28,6 +28,7 @@ import {
   zeroRange,
 } from './acts/io.js';
 import { consistencyPoint, diff, idle, list, scan, split } from './acts/jobs.js';
+import { controlSplit } from './acts/split-control.js';
 import type { Life } from './life.js';
 
 type Act = (life: Life) => Promise<void>;
@@ -66,6 +67,7 @@ const OPERATOR_ACTS: readonly Weighted[] = [
   { weight: 4, act: (life) => resize(life, 'shrink') },
   { weight: 10, act: (life) => split(life, 'copy') },
   { weight: 10, act: (life) => split(life, 'share') },
+  { weight: 8, act: controlSplit },
   { weight: 6, act: (life) => deleteDisk(life, 'vdisk') },
   { weight: 9, act: (life) => deleteDisk(life, 'snapshot') },
   { weight: 5, act: diff },

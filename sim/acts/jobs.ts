@@ -9,6 +9,7 @@ import type { ModelDisk, ModelSplit } from '../model/disk.js';
 import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
 import { known, Violation } from '../model/violation.js';
+import { drawPolicy } from './split-control.js';
 
 export type SplitMode = 'copy' | 'share';
 
@@ -35,20 +36,30 @@ export async function splitDisk(
   if (isNew)
     root.split = { mode, layer: association.own, isSure: association.isSure, isDurable: false };
   const mine = root.split;
+  // One that was paused goes on.
+  if (mine !== undefined) mine.paused = mine.paused === undefined ? 'no' : 'perhaps';
+  const options = { ...drawPolicy(life.random), mode };
   const kind = `split-${mode}`;
-  const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, { mode }));
+  const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, options));
   life.unlock([disk], 'exclusive');
   if (answer.kind === 'done') {
     if (association === undefined) throw life.unexpected(kind, disk.name, answer);
     const split = isNew ? mine : root.split;
-    if (split !== undefined) split.isDurable = true;
+    if (split !== undefined) {
+      split.isDurable = true;
+      split.paused = 'no';
+    }
+    root.mayBeUndone = false;
     life.parts.coverage.totals.splitsStarted++;
     void life.go(() => watchSplit(life, root, split, answer.value));
     return answer.value;
   }
   if (isNew && life.outcomeOf(answer) === 'failed') root.split = undefined;
   // The last split may just have ended, or what is left below may be merged.
-  const isRefused = answer.error === 'invalid' && !(isNew && association.isSure);
+  const isRefused =
+    (answer.error === 'invalid' && !(isNew && association.isSure)) ||
+    (answer.error === 'in-use' && root.mayBeUndone) ||
+    answer.error === 'external';
   if (!isRefused && answer.error !== 'out-of-space' && !life.hasStopped) {
     throw life.unexpected(kind, disk.name, answer);
   }
@@ -65,6 +76,7 @@ async function watchSplit(
   if (answer.kind === 'done') {
     if (!root.isGone && split !== undefined) life.model.endSplit(root, split);
   } else if (!root.isGone && !life.hasStopped && !life.isLocked(root) && !life.isStopping) {
+    if (split?.isCancelled === true && answer.error === 'not-found') return;
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.
     root.split = undefined;
     if (answer.error !== 'not-found' || !known('B2')) {

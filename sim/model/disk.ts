@@ -77,6 +77,10 @@ export interface ModelSplit {
   readonly isSure: boolean;
   /** The split was answered: it goes on until it is done, whatever happens. */
   isDurable: boolean;
+  /** A cancel was asked for. */
+  isCancelled?: boolean;
+  /** Somebody has paused it; undefined: nobody. */
+  paused?: 'yes' | 'no' | 'perhaps';
 }
 
 export class ModelDisk {
@@ -93,6 +97,8 @@ export class ModelDisk {
   isLeaving = false;
   /** Of a vdisk: a split was asked for, and may be under way or done. */
   split: ModelSplit | undefined;
+  /** An undo was asked for: it may be under way. */
+  mayBeUndone = false;
   readonly writes = new Set<WriteUnderWay>();
   readonly #parts: ModelParts;
   /** While a snapshot is under way: the layer that will be its own. */

@@ -351,9 +351,20 @@ export class Model {
   resolveSplits(listing: Listing): void {
     for (const root of this.vdisks()) {
       const { split } = root;
-      if (split === undefined) continue;
-      if (listing.get(root.name)?.split !== undefined) {
+      const state = listing.get(root.name)?.split?.state;
+      if (state === 'undoing') {
+        if (!root.mayBeUndone) throw new Violation(`nobody undoes the split of ${root.name}`);
+        root.split = undefined;
+        continue;
+      }
+      if (split === undefined) {
+        if (state === undefined) continue;
+        throw new Violation(`the split of ${root.name} was cancelled or has ended, and is back`);
+      }
+      if (state !== undefined) {
+        checkPause(root, split, state);
         split.isDurable = true;
+        split.isCancelled = false;
         continue;
       }
       const backing = listing.get(this.#oldestOwn(root).name)?.backing;
@@ -411,6 +422,16 @@ export class Model {
   #hasDeletedHolder(disk: ModelDisk): boolean {
     return this.#deleted.some((layer) => this.#ownerBelow(layer) === disk);
   }
+}
+
+/** A pause that was answered lasts, and so does the end of one. */
+function checkPause(root: ModelDisk, split: ModelSplit, state: string): void {
+  const paused = state === 'paused' ? 'yes' : 'no';
+  const known = split.paused ?? 'no';
+  if (known !== 'perhaps' && known !== paused) {
+    throw new Violation(`the split of ${root.name} is ${state}; paused: ${known}`);
+  }
+  split.paused = paused;
 }
 
 /** Of the layers from `top` down, the one just over `below`. */

@@ -25,6 +25,8 @@ export const ROUTES = {
   createSnapshots: { method: 'POST', path: '/v1/snapshots' },
   createClones: { method: 'POST', path: '/v1/clones' },
   splitVdisk: { method: 'POST', path: '/v1/vdisks/{name}/split' },
+  changeSplit: { method: 'PATCH', path: '/v1/vdisks/{name}/split' },
+  cancelSplit: { method: 'DELETE', path: '/v1/vdisks/{name}/split' },
   mapVdisk: { method: 'GET', path: '/v1/vdisks/{name}/map' },
   diff: { method: 'GET', path: '/v1/diff' },
   scanVdisk: { method: 'GET', path: '/v1/vdisks/{name}/scan' },

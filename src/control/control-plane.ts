@@ -102,6 +102,16 @@ export class ControlPlane {
     return this.#toJob(name, await this.store.split(name, options));
   }
 
+  /** @throws {StoreError} not-found, invalid, in-use */
+  async cancelSplit(name: string, undo: boolean): Promise<Vdisk> {
+    const job = this.jobs.running('split', name);
+    if (job !== undefined) this.jobs.willBeCancelled(job.id);
+    await this.store.cancelSplit(name, { undo });
+    const vdisk = this.show(name);
+    this.events.add('vdisk-changed', { ...vdisk, formerName: name });
+    return vdisk;
+  }
+
   #toJob(name: string, split: StoreSplit): Job {
     const { jobs, store, exports } = this;
     const running = jobs.running('split', name);

@@ -119,6 +119,11 @@ export class Jobs {
     return this.#toJob(entry);
   }
 
+  /** It is about to end because somebody cancels it. */
+  willBeCancelled(id: string): void {
+    this.#find(id).isCancelWanted = true;
+  }
+
   get runningCount(): number {
     let count = 0;
     for (const { ended } of this.#entries.values()) if (ended === undefined) count++;

@@ -133,7 +133,7 @@ inEachWay(
     content.set(own, 100 * BLOCK_BYTES);
     await clone.trim(101 * BLOCK_BYTES, BLOCK_BYTES);
     content.fill(0, 101 * BLOCK_BYTES, 102 * BLOCK_BYTES);
-  await clone.flush();
+    await clone.flush();
     const job = store.splitOf('clone');
     const cancelled = assert.rejects(job?.done ?? Promise.resolve(), /cancelled/);
     await store.cancelSplit('clone', { undo: true });

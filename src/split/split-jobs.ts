@@ -192,7 +192,7 @@ export class SplitJobs {
     engine.trees.noteDirty(tree, engine.generation);
     const job = this.#jobs.get(tree);
     job?.letGoOfSpace();
-    job?.abort(new StoreError('closed', `the split of ${entry.name} was cancelled`));
+    job?.abort(new StoreError('not-found', `the split of ${entry.name} was cancelled`));
     if (options.undo === true && split !== undefined) {
       Object.assign(split, { phase: 'undoing', positionFbn: 0, bad: [] });
       this.#undo(tree);

@@ -16,7 +16,9 @@ import type { AnswerOf } from '../../src/control/operations.js';
 import type * as api from '../../src/control/schemas.js';
 import { systemClock } from '../../src/env/system-clock.js';
 import { DEFAULT_POLICY } from '../../src/layout/split-policy.js';
-import type { SplitJob, VdiskInfo } from '../../src/main/store.js';
+import type { SplitJob, SplitOptions, VdiskInfo } from '../../src/main/store.js';
+import type { PolicyChange } from '../../src/split/policy-change.js';
+import type { SplitChange } from '../../src/split/split-jobs.js';
 import type { DiffExtent } from '../../src/vdisk/diff.js';
 import type { ScanReport } from '../../src/vdisk/scan.js';
 import { LibnbdClients } from './libnbd-clients.js';
@@ -106,16 +108,31 @@ export class RemoteStore implements LivingStore {
     this.#vdisks.delete(name);
   }
 
-  async split(
-    name: string,
-    { mode }: { readonly mode: 'copy' | 'share' },
-  ): Promise<Pick<SplitJob, 'done'>> {
-    const { id } = await this.#call('splitVdisk', { params: { name }, body: { mode } });
+  async split(name: string, { mode, ...options }: SplitOptions): Promise<Pick<SplitJob, 'done'>> {
+    const body = { mode, ...toBody(options) };
+    const { id } = await this.#call('splitVdisk', { params: { name }, body });
     this.#splits.set(id, mode);
     const done = this.#jobDone(id).finally(() => this.#splits.delete(id));
     // Whoever is not told of its end is told of the server's.
     done.catch(() => undefined);
     return { done };
+  }
+
+  async changeSplit(name: string, { mode, ...options }: SplitChange): Promise<void> {
+    const body = { ...(mode === undefined ? {} : { mode }), ...toBody(options) };
+    await this.#call('changeSplit', { params: { name }, body });
+  }
+
+  async pauseSplit(name: string): Promise<void> {
+    await this.#call('changeSplit', { params: { name }, body: { isPaused: true } });
+  }
+
+  async resumeSplit(name: string): Promise<void> {
+    await this.#call('changeSplit', { params: { name }, body: { isPaused: false } });
+  }
+
+  async cancelSplit(name: string, options: { readonly undo?: boolean } = {}): Promise<void> {
+    await this.#call('cancelSplit', { params: { name }, query: { undo: options.undo === true } });
   }
 
   async #jobDone(id: string): Promise<void> {
@@ -218,6 +235,11 @@ function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
     backing: isMerging ? '' : (backing ?? undefined),
     split: split === null ? undefined : toState(split),
   };
+}
+
+/** Windows are left out: a run ends before one opens. */
+function toBody({ window: _, ...options }: PolicyChange): Omit<PolicyChange, 'window'> {
+  return options;
 }
 
 function toState(split: NonNullable<api.Vdisk['split']>): VdiskInfo['split'] {

@@ -90,15 +90,14 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
       else if (Object.keys(change).length > 0) await store.changeSplit(name, change);
       if (isPaused === true) await store.pauseSplit(name);
       if (isPaused === false) await store.resumeSplit(name);
-      events.add('vdisk-changed', { name });
-      return plane.show(name);
+      const vdisk = plane.show(name);
+      events.add('vdisk-changed', { ...vdisk, formerName: name });
+      return vdisk;
     },
 
     cancelSplit: async ({ params: { name }, query: { undo } }) => {
       checkNotOwn(name);
-      await store.cancelSplit(name, { undo: undo === true });
-      events.add('vdisk-changed', { name });
-      return plane.show(name);
+      return plane.cancelSplit(name, undo === true);
     },
 
     scanVdisk: async ({ params: { name } }) => {
