@@ -4,12 +4,15 @@
  * Names are `golden` for a vdisk and `golden@v1` for its snapshot. Acts (create, snapshot, clone,
  * rename, resize, delete, split) are durable when their promise resolves.
  */
+import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Random } from '../env/random.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import type { PolicyChange } from '../split/policy-change.js';
+import type { SplitParts } from '../split/special-load.js';
 import type { SplitState } from '../split/split-job.js';
 import { type SplitChange, SplitJobs } from '../split/split-jobs.js';
+import { planSplit, type SplitPlan, type SplitPlanOptions } from '../split/split-plan.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
@@ -88,6 +91,15 @@ export interface SplitOptions extends PolicyChange {
   readonly mode: SplitMode;
 }
 
+/** What a split of a vdisk would do. */
+export interface VdiskSplitPlan extends SplitPlan {
+  readonly name: string;
+  /** What it would let go of; '' if that was deleted already. */
+  readonly backing: string;
+  /** What else reads through that. Its space comes back when the last of these lets go. */
+  readonly otherHolders: readonly string[];
+}
+
 /** A split under way. */
 export interface SplitJob {
   /**
@@ -104,6 +116,7 @@ export class Store {
   readonly #parts: VdiskParts;
   readonly #acts: Acts;
   readonly #background: Background;
+  readonly #splitParts: SplitParts;
   readonly #splits: SplitJobs;
   readonly #externals: ExternalCatalog;
   readonly #recovered: boolean;
@@ -128,9 +141,8 @@ export class Store {
     this.#parts = { engine, reader, writer, load };
     this.#acts = new Acts(engine, table, writer, random);
     this.#background = new Background(engine, resolver, (tree) => this.#splits.takeUp(tree));
-    this.#splits = new SplitJobs({ engine, reader, resolver }, table, load, () =>
-      this.#background.wake(),
-    );
+    this.#splitParts = { engine, reader, resolver };
+    this.#splits = new SplitJobs(this.#splitParts, table, load, () => this.#background.wake());
     this.#externals = parts.catalog;
     this.#recovered = parts.recovered;
     // A TRIM or a shrink leaves a dying tree behind, and wakes nobody.
@@ -170,7 +182,7 @@ export class Store {
       name: entry.name,
       kind: entry.record.kind,
       sizeBytes: head.sizeBytes,
-      backing: backing === undefined ? undefined : (this.#table.byId(backing.ownerId)?.name ?? ''),
+      backing: backing === undefined ? undefined : this.#nameOf(backing),
       mappedBytes: head.mappedBlocks * BLOCK_BYTES,
       sharedBytes: head.sharedBlocks * BLOCK_BYTES,
       ownBytes: (head.mappedBlocks - head.sharedBlocks) * BLOCK_BYTES,
@@ -267,6 +279,44 @@ export class Store {
 
   #toSplitJob(tree: Tree): SplitJob {
     return { done: this.#splits.doneOf(tree), state: () => this.#splits.stateOf(tree) };
+  }
+
+  /**
+   * What a split of the vdisk would read, write and give back; of one that is under way, what is
+   * left. By a scan of level-1 buffers, which goes on beside everything else, or as an estimate.
+   * @throws {StoreError} not-found; invalid: it reads through nothing
+   */
+  async planSplit(name: string, options: SplitPlanOptions = {}): Promise<VdiskSplitPlan> {
+    const entry = this.#table.get(name);
+    const tree = this.#splits.targetOf(entry);
+    const backing = tree?.backing;
+    if (tree === undefined || backing === undefined) {
+      const message = `${entry.name} has no backing store: there is no split to plan`;
+      throw new StoreError('invalid', message);
+    }
+    try {
+      const backingVdisk = [backing, ...this.#treesOfVdisk(backing)];
+      const subject = { tree, backing, backingVdisk };
+      const plan = await planSplit(this.#splitParts, subject, this.#splits.speed, options);
+      const own = this.#nameOf(tree);
+      const otherHolders = this.#acts.holdersOf(backing).filter((holder) => holder !== own);
+      return { name: entry.name, backing: this.#nameOf(backing), otherHolders, ...plan };
+    } finally {
+      // A merge may have waited for it.
+      this.#background.wake();
+    }
+  }
+
+  /** Of the vdisk that the tree belongs to, and of its snapshots. */
+  #treesOfVdisk({ ownerId }: Tree): Tree[] {
+    const entry = this.#table.byId(ownerId);
+    const vdisk = entry?.of ?? entry;
+    return vdisk === undefined ? [] : [vdisk, ...vdisk.snapshots].map(({ head }) => head);
+  }
+
+  /** '' for a tree that has lost its name. */
+  #nameOf({ ownerId }: Tree): string {
+    return this.#table.byId(ownerId)?.name ?? '';
   }
 
   /** Another mode or policy on the way. @throws {StoreError} invalid: it is not being split */

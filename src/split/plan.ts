@@ -39,7 +39,10 @@ export interface SplitWork {
   readonly dataBlocksMin: number;
   /** Blocks that the backing store and the tree will both name. */
   readonly sharedBlocks: number;
-  /** Metadata blocks that are written, each counted once: indirect blocks and reference file. */
+  /** Indirect blocks that are written, and blocks of the reference file, each counted once. */
+  readonly indirectBlocks: number;
+  readonly referenceBlocks: number;
+  /** The sum of the two. Each consistency point on the way writes a few of them once more. */
   readonly metaBlocks: number;
   /** Of metaBlocks, the ones that stand where nothing is now: the others take the place of one. */
   readonly newMetaBlocks: number;
@@ -63,7 +66,7 @@ export async function planTree(
 }
 
 /** The holes that a split has to fill, by what has to be done for them. */
-interface HoleCount {
+export interface HoleCount {
   /** Whole, placed, and surely not of zeros: what is shared if it can be. */
   readonly plainBlocks: number;
   /** Placed, and of zeros as far as its checksum tells. */
@@ -82,7 +85,7 @@ interface HoleCount {
   readonly newReferenceBlocks: number;
 }
 
-function workOf(count: HoleCount, mode: SplitMode): SplitWork {
+export function workOf(count: HoleCount, mode: SplitMode): SplitWork {
   const { plainBlocks, indirectBlocks, newIndirectBlocks } = count;
   const others =
     count.zeroBlocks + count.maskedBlocks + count.externalBlocks + count.unplacedBlocks;
@@ -93,6 +96,8 @@ function workOf(count: HoleCount, mode: SplitMode): SplitWork {
       dataBlocks: plainBlocks + others,
       dataBlocksMin: plainBlocks,
       sharedBlocks: 0,
+      indirectBlocks,
+      referenceBlocks: 0,
       metaBlocks: indirectBlocks,
       newMetaBlocks: newIndirectBlocks,
     };
@@ -103,13 +108,20 @@ function workOf(count: HoleCount, mode: SplitMode): SplitWork {
     dataBlocks: others,
     dataBlocksMin: 0,
     sharedBlocks: plainBlocks,
+    indirectBlocks,
+    referenceBlocks: count.referenceBlocks,
     metaBlocks: indirectBlocks + count.referenceBlocks,
     newMetaBlocks: newIndirectBlocks + count.newReferenceBlocks,
   };
 }
 
+/** True for a hole whose block a share split names, and does not copy. */
+export function isPlain({ vbn, isExternal, validBytes, crc }: Hole): boolean {
+  return !isExternal && vbn !== 0 && validBytes === BLOCK_BYTES && crc !== ZERO_BLOCK_CRC;
+}
+
 /** Looks at every range that the split of this tree has not passed. */
-async function countHoles(
+export async function countHoles(
   parts: SplitParts,
   tree: Tree,
   { signal }: PlanOptions = {},
@@ -152,7 +164,7 @@ function loadWindow(parts: SplitParts, tree: Tree, fbn: number): Promise<Range[]
 }
 
 /** Every hole below has been filled or, if it could not be read, is listed. */
-function startOf({ split }: Tree): number {
+export function startOf({ split }: Tree): number {
   if (split === undefined) return 0;
   const fbn = Math.min(split.positionFbn, split.bad[0]?.fbn ?? Number.POSITIVE_INFINITY);
   return fbn - (fbn % FIELDS_PER_BLOCK);
@@ -186,14 +198,14 @@ class Tally {
     await this.#paths.add(start);
   }
 
-  #addHole({ vbn, isExternal, validBytes, crc }: Hole): void {
-    if (isExternal) this.#external++;
-    else if (validBytes < BLOCK_BYTES) this.#masked++;
-    else if (vbn === 0) this.#unplaced++;
-    else if (crc === ZERO_BLOCK_CRC) this.#zero++;
+  #addHole(hole: Hole): void {
+    if (hole.isExternal) this.#external++;
+    else if (hole.validBytes < BLOCK_BYTES) this.#masked++;
+    else if (hole.vbn === 0) this.#unplaced++;
+    else if (!isPlain(hole)) this.#zero++;
     else {
       this.#plain++;
-      const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+      const fbn = Math.floor(hole.vbn / REFERENCE_ENTRIES_PER_BLOCK);
       this.#references.add(fbn);
       this.#referenceEnd = Math.max(this.#referenceEnd, fbn + 1);
     }

@@ -29,6 +29,7 @@ import { boundOf, countNeeds, lesser } from './reservation.js';
 import type { SplitParts } from './special-load.js';
 import { Job, type SplitState, stateOf } from './split-job.js';
 import { type LoopHost, type SplitCounters, SplitLoop } from './split-loop.js';
+import { SplitSpeed } from './split-speed.js';
 import { undoFills } from './undo.js';
 
 /** Space comes back when somebody deletes something, a file when it is put back. */
@@ -53,6 +54,7 @@ export class SplitJobs {
   readonly #onRelease: () => void;
   readonly #host: LoopHost;
   #stopped = false;
+  readonly speed = new SplitSpeed();
   readonly counters: SplitCounters = { completed: 0, blocksFilled: 0, backingBlocksRead: 0 };
 
   /** `onRelease` is called when a backing store has lost a holder, or a split its hold on one. */
@@ -67,6 +69,7 @@ export class SplitJobs {
       parts,
       governor: this.#governor,
       counters: this.counters,
+      speed: this.speed,
       get isStopped() {
         return jobs.#stopped;
       },

@@ -19,6 +19,7 @@ import { boundOf } from './reservation.js';
 import type { SplitParts } from './special-load.js';
 import { fieldsOf } from './special-load.js';
 import { addBad, type Job } from './split-job.js';
+import type { SplitSpeed } from './split-speed.js';
 
 /** Filled at once while nobody else is there: 4 MiB of reads and writes under way. */
 const WINDOW_BLOCKS = 4 * FIELDS_PER_BLOCK;
@@ -40,6 +41,7 @@ export interface LoopHost {
   readonly parts: SplitParts;
   readonly governor: Governor;
   readonly counters: SplitCounters;
+  readonly speed: SplitSpeed;
   readonly isStopped: boolean;
   /** Jobs of the backing store that have something to do. */
   jobsOf(backing: Tree): Job[];
@@ -142,8 +144,10 @@ export class SplitLoop {
     end: number,
     reads: ReturnType<ReadAhead['take']>,
   ): Promise<void> {
-    const { parts, counters } = this.#host;
+    const { parts, counters, speed } = this.#host;
+    const { clock } = parts.engine.options;
     const { tree, reservation } = job;
+    const beganMs = clock.nowMs();
     const { split } = tree;
     if (split === undefined || job.isAtEnd) return;
     const fills: Promise<FillOutcome>[] = [];
@@ -154,7 +158,9 @@ export class SplitLoop {
       fills.push(fillFields(parts, task));
     }
     const outcomes = await settleAll(fills);
+    const endedMs = clock.nowMs();
     let position = from;
+    let blocks = 0;
     let trouble: string | undefined;
     for (const outcome of outcomes) {
       if (outcome.kind !== 'filled') {
@@ -163,9 +169,11 @@ export class SplitLoop {
       }
       job.filledBlocks += outcome.blocks;
       counters.blocksFilled += outcome.blocks;
+      blocks += outcome.blocks;
       for (const fbn of outcome.bad) addBad(split.bad, fbn);
       position = Math.max(position, outcome.nextFbn);
     }
+    speed.note(split.mode, { beganMs, endedMs, blocks });
     if (tree.split !== split || tree.gone || split.phase === 'undoing') return;
     parts.engine.trees.noteDirty(tree, parts.engine.generation);
     split.positionFbn = Math.min(position, Math.ceil(tree.sizeBytes / BLOCK_BYTES));

@@ -95,6 +95,8 @@ export interface Medium {
   readonly fsinfo: Fsinfo;
   /** True: small dirty blocks go into the log by content. False: they are placed first. */
   readonly logsData: boolean;
+  /** So many blocks are taken for one of metadata. */
+  readonly metaCopies: number;
   /** Every VBN is below this. */
   readonly vbnEnd: number;
 

@@ -61,6 +61,7 @@ type PointersEntry = Extract<LogEntry, { kind: 'pointers' }>;
 export class InPlaceMedium implements Medium {
   readonly kind = 'in-place';
   readonly logsData = true;
+  readonly metaCopies = 2;
   readonly #device: Device;
   readonly #allocator: SegmentAllocator;
   readonly #ring: LogRing;

@@ -71,6 +71,7 @@ export interface ObjectLogPlace {
 export class ObjectLogMedium implements Medium {
   readonly kind = 'object-log';
   readonly logsData = false;
+  readonly metaCopies = 1;
   readonly #objects: ObjectStore;
   readonly #prefix: string;
   readonly #chain: RecordChain;
