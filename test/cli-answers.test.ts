@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { StoreError } from '../src/base/store-error.js';
+import { GIB, MIB } from '../src/base/units.js';
 import { formatAttachment } from '../src/cli/commands/attach-commands.js';
 import { formatEvent } from '../src/cli/commands/server-commands.js';
+import { formatSplitPlan } from '../src/cli/describe-plan.js';
 import { formatList, formatVdisk } from '../src/cli/describe-vdisk.js';
 import { EXIT_CODES, toFailure } from '../src/cli/failure.js';
 import { extentItems } from '../src/cli/json-items.js';
 import { sseData } from '../src/cli/sse.js';
-import type { Event, Vdisk } from '../src/control/schemas.js';
+import type { Event, SplitPlan, Vdisk } from '../src/control/schemas.js';
 
 async function* cutAt(text: string, cuts: readonly number[]): AsyncGenerator<Uint8Array> {
   const bytes = Buffer.from(text);
@@ -106,6 +108,80 @@ test('a list of vdisks', () => {
     formatList([{ ...paused, isMerging: true }], plain),
     /split paused, backing deleted, 1 cl/,
   );
+});
+
+const PLAN: SplitPlan = {
+  name: 'web',
+  backing: 'golden@v1',
+  otherHolders: ['a', 'b', 'c', 'd', 'e', 'f', 'golden'],
+  basis: 'scan',
+  usedBytes: 4 * GIB,
+  modes: [
+    {
+      mode: 'copy',
+      readBytes: 2 * GIB,
+      writeBytes: 2 * GIB,
+      writeBytesMin: GIB,
+      sharedBytes: 0,
+      indirectBlocks: 2056,
+      referenceBlocks: 0,
+      metaBytes: 16 * MIB,
+      usedBytesDuring: 7 * GIB,
+      usedBytesAfter: 6 * GIB,
+      fits: false,
+      givesBackBytes: 0,
+      vdiskGivesBackBytes: null,
+      rateBytesPerSecond: 32 * MIB,
+      seconds: 64,
+    },
+    {
+      mode: 'share',
+      readBytes: 0,
+      writeBytes: 0,
+      writeBytesMin: 0,
+      sharedBytes: 2 * GIB,
+      indirectBlocks: 2056,
+      referenceBlocks: 2057,
+      metaBytes: 32 * MIB,
+      usedBytesDuring: 5 * GIB,
+      usedBytesAfter: 5 * GIB,
+      fits: true,
+      givesBackBytes: 0,
+      vdiskGivesBackBytes: 0,
+      rateBytesPerSecond: null,
+      seconds: null,
+    },
+  ],
+};
+
+test('the plan of a split: what is at most, and what nobody knows', () => {
+  assert.deepEqual(formatSplitPlan(PLAN, plain).split('\n'), [
+    'web: split from golden@v1, by a scan of its metadata',
+    '                       COPY            SHARE',
+    'reads                  2 GiB           0 B',
+    'writes                 1 GiB to 2 GiB  0 B',
+    'shares                 0 B             2 GiB',
+    'indirect blocks        2056            2056',
+    'reference blocks       0               2057',
+    'metadata written       16 MiB          32 MiB',
+    'store now              4 GiB           4 GiB',
+    'store meanwhile        at most 7 GiB   at most 5 GiB',
+    'store afterwards       at most 6 GiB   5 GiB',
+    'room for it            no              yes',
+    'without golden@v1      0 B             0 B',
+    'without all of golden  not known       0 B',
+    'speed                  32 MiB/s        not known',
+    'time                   1:04            not known',
+    'golden@v1 is read by a, b, c, d, e and 2 more, too',
+  ]);
+  const [copy] = PLAN.modes;
+  assert.ok(copy !== undefined);
+  const estimate: SplitPlan = { ...PLAN, basis: 'estimate', otherHolders: [], modes: [copy] };
+  const deleted = formatSplitPlan({ ...estimate, backing: null }, plain).split('\n');
+  assert.match(deleted[0] ?? '', /was deleted, estimated from counters: at most/);
+  assert.ok(deleted.includes('comes back        0 B'), deleted.join('\n'));
+  const external = formatSplitPlan({ ...estimate, backing: 'debian' }, plain).split('\n');
+  assert.ok(external.includes('without debian    0 B'), external.join('\n'));
 });
 
 test('one vdisk: lineage, split, holders, attachment', () => {

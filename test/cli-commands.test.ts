@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { MIB } from '../src/base/units.js';
-import type { Job, Stats, Vdisk } from '../src/control/schemas.js';
+import type { Job, SplitPlan, Stats, Vdisk } from '../src/control/schemas.js';
 import { runCommand } from './support/cli-in-process.js';
 import { ControlLab } from './support/control-lab.js';
 
@@ -100,6 +100,25 @@ test('map and diff show extents with their sums, or the answer of the API', asyn
   assert.match(await text('diff golden@v1'), /2 extents, 1 MiB data\n/);
   await refused('diff a b c', 2, /one or two names/);
   await text('delete changed');
+});
+
+test('the plan of a split, for both modes or for one', async () => {
+  await text('clone golden@v1 planned');
+  const lines = (await text('split planned --plan')).split('\n');
+  assert.equal(lines[0], 'planned: split from golden@v1, by a scan of its metadata');
+  assert.match(lines[1] ?? '', /^ +COPY +SHARE$/);
+  assert.ok(
+    lines.some((line) => /^reads +1 MiB +0 B$/.test(line)),
+    lines.join('\n'),
+  );
+  assert.equal(lines.at(-2), 'golden@v1 is read by golden, too');
+  const plan = await json<SplitPlan>('split planned --plan --mode share --estimate');
+  assert.deepEqual([plan.basis, plan.modes.map(({ mode }) => mode)], ['estimate', ['share']]);
+  assert.equal((await json<Vdisk>('show planned')).split, null);
+  await refused('split planned --estimate', 2, /--estimate goes with --plan/);
+  await refused('split golden --plan', 2, /golden has no backing store/);
+  await refused('split none --plan', 3, /no vdisk none/);
+  await text('delete planned');
 });
 
 test('split in both modes, waited for or not, and cancelled if there is one', async () => {

@@ -27,6 +27,7 @@ export const ROUTES = {
   splitVdisk: { method: 'POST', path: '/v1/vdisks/{name}/split' },
   changeSplit: { method: 'PATCH', path: '/v1/vdisks/{name}/split' },
   cancelSplit: { method: 'DELETE', path: '/v1/vdisks/{name}/split' },
+  planSplit: { method: 'GET', path: '/v1/vdisks/{name}/split-plan' },
   mapVdisk: { method: 'GET', path: '/v1/vdisks/{name}/map' },
   diff: { method: 'GET', path: '/v1/diff' },
   scanVdisk: { method: 'GET', path: '/v1/vdisks/{name}/scan' },

@@ -2,6 +2,7 @@
 import type { SplitMode } from '../layout/tree-record.js';
 import type { PolicyChange } from '../split/policy-change.js';
 import type { SplitState } from '../split/split-job.js';
+import type { SplitPlan, SplitPlanOptions } from '../split/split-plan.js';
 import type { SnapshotItem } from '../vdisk/acts.js';
 import type { BlockTarget } from '../vdisk/block-target.js';
 import type { DiffExtent } from '../vdisk/diff.js';
@@ -39,6 +40,14 @@ export interface StoreSplit {
   state(): SplitState | undefined;
 }
 
+export interface StoreSplitPlan extends SplitPlan {
+  readonly name: string;
+  /** '' if it was deleted already. */
+  readonly backing: string;
+  /** What else reads through that. */
+  readonly otherHolders: readonly string[];
+}
+
 /** What becomes of others that need what is deleted: see Store.delete. */
 export type InUse = 'refuse' | 'defer' | 'split';
 
@@ -70,6 +79,7 @@ export interface ControlStore {
   pauseSplit(name: string): Promise<void>;
   resumeSplit(name: string): Promise<void>;
   cancelSplit(name: string, options?: { readonly undo?: boolean }): Promise<void>;
+  planSplit(name: string, options: SplitPlanOptions): Promise<StoreSplitPlan>;
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;
   scan(name: string): Promise<ScanReport>;
   consistencyPoint(): Promise<void>;

@@ -176,6 +176,16 @@ export const OPERATIONS = {
     answer: schemas.Vdisk,
     problems: ['not-found', 'in-use', 'out-of-space'],
   },
+  planSplit: {
+    method: 'GET',
+    path: '/v1/vdisks/{name}/split-plan',
+    summary: 'What a split would read, write and give back, and how long it would take',
+    params: name,
+    query: schemas.SplitPlanQuery,
+    status: 200,
+    answer: schemas.SplitPlan,
+    problems: ['not-found', 'corrupt', 'device', 'cancelled'],
+  },
   mapVdisk: {
     method: 'GET',
     path: '/v1/vdisks/{name}/map',

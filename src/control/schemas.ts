@@ -243,6 +243,47 @@ export const CancelSplitQuery = Type.Object(
   strict,
 );
 
+export const SplitPlanQuery = Type.Object(
+  {
+    mode: Type.Optional(SplitMode),
+    estimate: Type.Optional(
+      oneOf(['true'], 'At once, from the counters of the trees, instead of a scan of metadata'),
+    ),
+  },
+  strict,
+);
+const ModePlan = Type.Object({
+  mode: SplitMode,
+  readBytes: bytes('Data that is read of backing stores'),
+  writeBytes: bytes('Data that is written, at most: blocks of zeros take no space'),
+  writeBytesMin: bytes('Data that surely is written'),
+  sharedBytes: bytes('Data that the vdisk and the backing store will both name'),
+  indirectBlocks: count('Blocks of 4 KiB that are written, each counted once'),
+  referenceBlocks: count('Blocks of the reference file likewise'),
+  metaBytes: bytes('What both take on the medium, with second copies'),
+  usedBytesDuring: bytes('Of the store, at most'),
+  usedBytesAfter: bytes('Of the store, at most'),
+  fits: Type.Boolean({ description: 'The store has room for it now' }),
+  givesBackBytes: nullable(
+    bytes('What the deletion of the backing store gives back then; null: nobody knows'),
+  ),
+  vdiskGivesBackBytes: nullable(
+    bytes('What the deletion of its whole vdisk, with all snapshots, gives back then'),
+  ),
+  rateBytesPerSecond: nullable(
+    Type.Number({ minimum: 0, description: 'Of the last splits; null: there was none' }),
+  ),
+  seconds: nullable(Type.Number({ minimum: 0, description: 'At that rate' })),
+});
+export const SplitPlan = Type.Object({
+  name: AnyName,
+  backing: nullable(AnyName),
+  otherHolders: Type.Array(AnyName, { description: 'What else reads through the backing store' }),
+  basis: oneOf(['scan', 'estimate'], 'scan: exact; estimate: at most, but for what comes back'),
+  usedBytes: bytes('Of the store, now'),
+  modes: Type.Array(ModePlan, { description: 'One for each mode that was asked for' }),
+});
+
 // -- maps
 
 const MapExtent = Type.Object({
@@ -476,6 +517,7 @@ export type Server = Static<typeof Server>;
 export type Stats = Static<typeof Stats>;
 export type Event = Static<typeof Event>;
 export type Problem = Static<typeof Problem>;
+export type SplitPlan = Static<typeof SplitPlan>;
 
 /** Names in the OpenAPI document. */
 export const COMPONENTS = {
@@ -489,6 +531,7 @@ export const COMPONENTS = {
   Problem,
   Server,
   Split,
+  SplitPlan,
   Stats,
   Vdisk,
 } as const satisfies Record<string, TSchema>;

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type ApiAnswer, ControlLab } from '../../test/support/control-lab.js';
 import { MIB } from '../base/units.js';
-import { KINDS_OF_PROBLEM, PROBLEM_TYPE } from './problem.js';
-import type { Job, ProblemKind, Vdisk } from './schemas.js';
+import { ApiError, KINDS_OF_PROBLEM, PROBLEM_TYPE } from './problem.js';
+import type { Job, ProblemKind, SplitPlan, Vdisk } from './schemas.js';
+import { planSplit } from './split-plan.js';
 
 let lab: ControlLab;
 
@@ -103,6 +104,36 @@ describe('vdisks over the API', () => {
       }
       assert.equal((await lab.call('DELETE', `/v1/vdisks/${name}`)).status, 204);
     }
+  });
+
+  it('plans a split, and stops when its client is gone', async () => {
+    await create('g', 64 * MIB);
+    await lab.store.vdisk('g').write(0, new Uint8Array(MIB).fill(1));
+    await snapshot('g', 's');
+    const body = { source: 'g@s', names: ['x'] };
+    assert.equal((await lab.call('POST', '/v1/clones', { body })).status, 201);
+    const path = '/v1/vdisks/x/split-plan';
+    const { status, body: plan } = await lab.call('GET', path);
+    assert.equal(status, 200);
+    const { modes, usedBytes, ...rest } = plan as unknown as SplitPlan;
+    assert.deepEqual(rest, { name: 'x', backing: 'g@s', otherHolders: ['g'], basis: 'scan' });
+    assert.equal(usedBytes, lab.store.stats().usedBytes);
+    const [copy, share] = modes;
+    assert.deepEqual([copy?.mode, copy?.readBytes, share?.sharedBytes], ['copy', MIB, MIB]);
+    assert.deepEqual([copy?.seconds, copy?.rateBytesPerSecond], [null, null]);
+    const one = await lab.call('GET', `${path}?mode=share&estimate=true`);
+    const { modes: only, basis } = one.body as unknown as SplitPlan;
+    assert.deepEqual([basis, only.length, only[0]?.sharedBytes], ['estimate', 1, MIB]);
+    assert.equal(only[0]?.givesBackBytes, null);
+    assertProblem(await lab.call('GET', `${path}?mode=both`), 'invalid', /mode/);
+    assertProblem(await lab.call('GET', `${path}?estimate=yes`), 'invalid', /estimate/);
+    assertProblem(await lab.call('GET', '/v1/vdisks/g/split-plan'), 'invalid', /no backing store/);
+    assertProblem(await lab.call('GET', '/v1/vdisks/n/split-plan'), 'not-found', /vdisk n/);
+    const gone = new AbortController();
+    const left = planSplit(lab.store, 'x', {}, gone.signal);
+    gone.abort();
+    await assert.rejects(left, (error) => error instanceof ApiError && error.kind === 'cancelled');
+    for (const name of ['x', 'g%40s', 'g']) await lab.call('DELETE', `/v1/vdisks/${name}`);
   });
 
   it('refuses what cannot be meant, and says where', async () => {

@@ -152,7 +152,7 @@ async function loadFields(engine: Engine, tree: Tree, fbn: number): Promise<Fiel
 async function addRange(walk: Walk, fbn: number, words: Uint32Array): Promise<void> {
   const { parts, tree, above, sum } = walk;
   const isHidden = above === undefined ? () => true : await hiddenBy(parts.engine, above, fbn);
-  const { holes } = await loadHoles(parts, tree, fbn);
+  const { holes } = await loadHoles(parts, tree, { base: fbn, first: 0, end: FIELDS_PER_BLOCK });
   const shared = new Set<number>();
   for (const hole of holes) if (isPlain(hole)) shared.add(hole.vbn);
   const references = new SharedBlocks(parts.engine);

@@ -3,6 +3,7 @@ import { formatBytes } from '../../base/units.js';
 import type { Job } from '../../control/schemas.js';
 import { SNAPSHOT_NAME, toAnyName, toVdiskName } from '../arguments.js';
 import type { CommandRow, Context } from '../command-table.js';
+import { formatSplitPlan } from '../describe-plan.js';
 import { CommandError } from '../failure.js';
 import { formatDuration, formatShare } from '../figures.js';
 import { VDISK_ROW } from './rows.js';
@@ -98,27 +99,35 @@ const POLL_MS = 300;
 const split: CommandRow = {
   name: 'split',
   summary: 'Separates a clone from its backing store, online',
-  usage: 'NAME [--mode copy|share] [--wait] [--cancel]',
+  usage: 'NAME [--mode copy|share] [--plan [--estimate]] [--wait] [--cancel]',
   details:
     'It goes on in the server; its clients notice nothing, and what it read from can be deleted ' +
-    'afterwards. Ctrl-C ends the waiting, not the split.',
+    'afterwards. Ctrl-C ends the waiting, not the split. A plan changes nothing: it says what a ' +
+    'split would read, write and give back, in both modes or in the one given; of a split that is ' +
+    'under way, what is left.',
   arguments: [VDISK_ROW],
   flags: [
     {
       name: 'mode',
       takes: 'MODE',
       choices: ['copy', 'share'],
-      fallback: 'copy',
-      summary: 'copy: blocks of its own; share: the same blocks, by metadata only',
+      summary: 'copy (default): blocks of its own; share: the same blocks, by metadata only',
     },
+    { name: 'plan', summary: 'what it would do, exactly, by a walk over metadata' },
+    { name: 'estimate', summary: 'with --plan: at once, from counters, and at most' },
     { name: 'wait', summary: 'wait until it is done, with progress' },
     { name: 'cancel', summary: 'cancel the split that is under way; what it filled stays' },
   ],
-  examples: ['keiki split web1 --wait', 'keiki split web2 --mode share'],
+  examples: ['keiki split web1 --plan', 'keiki split web1 --wait', 'keiki split web2 --mode share'],
   run: async (context, { arguments: [given], flags }) => {
     const name = given as string;
     if (flags.cancel === true) return cancelSplit(context, name);
-    const mode = flags.mode as 'copy' | 'share';
+    const chosen = flags.mode as 'copy' | 'share' | undefined;
+    if (flags.plan === true) return planSplit(context, name, chosen, flags.estimate === true);
+    if (flags.estimate === true) {
+      throw new CommandError('usage', '--estimate goes with --plan: nothing has been split');
+    }
+    const mode = chosen ?? 'copy';
     const started = await context.api.call('splitVdisk', { params: { name }, body: { mode } });
     const startMs = context.nowMs();
     const job = flags.wait === true ? await waitFor(context, started) : started;
@@ -134,6 +143,23 @@ const split: CommandRow = {
     return undefined;
   },
 };
+
+async function planSplit(
+  context: Context,
+  name: string,
+  mode: 'copy' | 'share' | undefined,
+  isEstimate: boolean,
+): Promise<undefined> {
+  const query = {
+    ...(mode === undefined ? {} : { mode }),
+    ...(isEstimate ? ({ estimate: 'true' } as const) : {}),
+  };
+  const plan = await context.api.call('planSplit', { params: { name }, query });
+  const { output } = context;
+  if (context.isJson) await output.printJson(plan);
+  else await output.print(formatSplitPlan(plan, (text) => output.style('bold', text)));
+  return undefined;
+}
 
 /** The job as it ended. */
 async function waitFor(context: Context, started: Job): Promise<Job> {

@@ -6,6 +6,7 @@ import type { Handlers } from '../handler.js';
 import { ApiError } from '../problem.js';
 import type { Vdisk } from '../schemas.js';
 import { toPolicyChange } from '../split-options.js';
+import { planSplit } from '../split-plan.js';
 
 type VdiskHandlers = Pick<
   Handlers,
@@ -21,6 +22,7 @@ type VdiskHandlers = Pick<
   | 'splitVdisk'
   | 'changeSplit'
   | 'cancelSplit'
+  | 'planSplit'
   | 'scanVdisk'
   | 'attachVdisk'
   | 'detachVdisk'
@@ -98,6 +100,11 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
     cancelSplit: async ({ params: { name }, query: { undo } }) => {
       checkNotOwn(name);
       return plane.cancelSplit(name, undo === true);
+    },
+
+    planSplit: ({ params: { name }, query, signal }) => {
+      checkNotOwn(name);
+      return planSplit(store, name, query, signal);
     },
 
     scanVdisk: async ({ params: { name } }) => {
