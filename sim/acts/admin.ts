@@ -214,6 +214,7 @@ export async function deleteDeferred(life: Life): Promise<void> {
   for (const holder of holders) {
     const { own, isSure = false } = model.foreignBacking(holder) ?? {};
     // From now on it may be split, and may have been at any time.
+    holder.isCancelled = false;
     if (own !== undefined) holder.split ??= { mode: 'share', layer: own, isSure, isDurable: false };
   }
   const act = model.beginDelete(disks);

@@ -36,6 +36,7 @@ export async function splitDisk(
   if (isNew)
     root.split = { mode, layer: association.own, isSure: association.isSure, isDurable: false };
   const mine = root.split;
+  root.isCancelled = false;
   // One that was paused goes on.
   if (mine !== undefined) mine.paused = mine.paused === undefined ? 'no' : 'perhaps';
   const options = { ...drawPolicy(life.random), mode };

@@ -81,6 +81,7 @@ async function cancel(
   if (answer.kind === 'done') {
     life.parts.coverage.totals.splitsCancelled++;
     if (disk.split === split) disk.split = undefined;
+    disk.isCancelled = true;
     return;
   }
   if (life.outcomeOf(answer) === 'failed') {

@@ -99,6 +99,8 @@ export class ModelDisk {
   split: ModelSplit | undefined;
   /** An undo was asked for: it may be under way. */
   mayBeUndone = false;
+  /** Its last split was cancelled, durably, and none was asked for since. */
+  isCancelled = false;
   readonly writes = new Set<WriteUnderWay>();
   readonly #parts: ModelParts;
   /** While a snapshot is under way: the layer that will be its own. */

@@ -358,8 +358,9 @@ export class Model {
         continue;
       }
       if (split === undefined) {
-        if (state === undefined) continue;
-        throw new Violation(`the split of ${root.name} was cancelled or has ended, and is back`);
+        // The end of one may be seen before it is durable.
+        if (state === undefined || !root.isCancelled) continue;
+        throw new Violation(`the split of ${root.name} was cancelled, and is back`);
       }
       if (state !== undefined) {
         checkPause(root, split, state);

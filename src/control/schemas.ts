@@ -238,7 +238,7 @@ export const ChangeSplit = Type.Object(
 );
 export const CancelSplitQuery = Type.Object(
   {
-    undo: Type.Optional(Type.Boolean({ description: 'What it filled becomes holes again' })),
+    undo: Type.Optional(oneOf(['true'], 'What it filled becomes holes again')),
   },
   strict,
 );

@@ -132,7 +132,8 @@ export class RemoteStore implements LivingStore {
   }
 
   async cancelSplit(name: string, options: { readonly undo?: boolean } = {}): Promise<void> {
-    await this.#call('cancelSplit', { params: { name }, query: { undo: options.undo === true } });
+    const query = options.undo === true ? ({ undo: 'true' } as const) : {};
+    await this.#call('cancelSplit', { params: { name }, query });
   }
 
   async #jobDone(id: string): Promise<void> {

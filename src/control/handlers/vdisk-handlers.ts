@@ -99,7 +99,7 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
 
     cancelSplit: async ({ params: { name }, query: { undo } }) => {
       checkNotOwn(name);
-      return plane.cancelSplit(name, undo === true);
+      return plane.cancelSplit(name, undo === 'true');
     },
 
     planSplit: ({ params: { name }, query, signal }) => {
