@@ -29,6 +29,11 @@ export async function controlSplit(life: Life): Promise<void> {
   const disk = life.pick(splitting);
   if (disk === undefined || !life.lock([disk], 'exclusive')) return;
   const split = disk.split as ModelSplit;
+  for (const other of model.splitWith(disk)) {
+    if (other.split === undefined) continue;
+    // It may be one split, and what becomes of it is not known.
+    Object.assign(other.split, { paused: 'perhaps', isDurable: false, isCancelled: true });
+  }
   const draw = random.below(8);
   if (draw < 2) await pause(life, disk, split);
   else if (draw < 5) await resume(life, disk, split);

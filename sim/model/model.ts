@@ -326,6 +326,22 @@ export class Model {
     return own.below === undefined ? undefined : { own, below: own.below, isSure };
   }
 
+  /** Vdisks that are over one deleted disk with this one: they may be split, and cancelled, as one. */
+  splitWith(root: ModelDisk): ModelDisk[] {
+    const deleted = this.#deletedBelow(root);
+    return this.vdisks().filter((other) => {
+      return other !== root && [...this.#deletedBelow(other)].some((layer) => deleted.has(layer));
+    });
+  }
+
+  #deletedBelow(root: ModelDisk): Set<Layer> {
+    const layers = new Set<Layer>();
+    for (let layer = root.layer.below; layer !== undefined; layer = layer.below) {
+      if (this.#ownerOf(layer) === undefined) layers.add(layer);
+    }
+    return layers;
+  }
+
   /** True if a split may have taken `disk` away from `backing`. */
   maySplitAt(disk: ModelDisk, backing: ModelDisk): boolean {
     for (let at: ModelDisk | undefined = disk; at !== undefined; ) {
@@ -359,10 +375,11 @@ export class Model {
       }
       if (split === undefined) {
         // The end of one may be seen before it is durable.
-        if (state === undefined || !root.isCancelled) continue;
+        if (state === undefined || !root.isCancelled || this.splitWith(root).length > 0) continue;
         throw new Violation(`the split of ${root.name} was cancelled, and is back`);
       }
       if (state !== undefined) {
+        if (this.splitWith(root).length > 0) split.paused = 'perhaps';
         checkPause(root, split, state);
         split.isDurable = true;
         split.isCancelled = false;
@@ -372,7 +389,7 @@ export class Model {
       if (backing === undefined) {
         this.endSplit(root, split);
       } else if (backing !== '') {
-        if (split.isDurable && !known('R2')) {
+        if (split.isDurable && this.splitWith(root).length === 0 && !known('R2')) {
           throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
         }
         root.split = undefined;

@@ -33,3 +33,33 @@ export function toSizeBytes(text: string): number {
   if (bytes > 0 && bytes % SECTOR_BYTES === 0 && bytes <= VDISK_BYTES_MAX) return bytes;
   throw new InvalidArgumentError('A vdisk has a multiple of 512 bytes, and up to 1 PiB.');
 }
+
+const RATE_RULE = 'A rate is a size a second: 50M, 1G, 0 for none.';
+
+/** Bytes a second. */
+export function toRateBytes(text: string): number {
+  const bytes = text === '0' ? 0 : parseSize(text);
+  if (bytes === undefined) throw new InvalidArgumentError(RATE_RULE);
+  return bytes;
+}
+
+export interface PaceWords {
+  readonly pace: 'balanced' | 'idle' | 'now' | 'rate';
+  readonly rateBytesPerSecond?: number;
+}
+
+/** `balanced`, `idle`, `now` or `rate=50M`. */
+export function toPace(text: string): PaceWords {
+  if (text === 'balanced' || text === 'idle' || text === 'now') return { pace: text };
+  const rate = /^rate=(.+)$/.exec(text)?.[1];
+  if (rate !== undefined) return { pace: 'rate', rateBytesPerSecond: toRateBytes(rate) };
+  throw new InvalidArgumentError('A pace is balanced, idle, now or rate=SIZE: rate=50M.');
+}
+
+const TIME = '([01][0-9]|2[0-3]):[0-5][0-9]';
+const WINDOW = new RegExp(`^(always|${TIME}-${TIME})$`);
+
+export function toWindowText(text: string): string {
+  if (WINDOW.test(text)) return text;
+  throw new InvalidArgumentError('A window is HH:MM-HH:MM, UTC (22:00-06:00), or always.');
+}

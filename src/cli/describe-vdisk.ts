@@ -111,13 +111,33 @@ function clientsOf(clients: readonly Client[]): string {
   return namesOf(clients.map(({ id, peer }) => `${id} (${peer})`));
 }
 
+function paceOf({ policy, limitedBy, rateBytesPerSecond, reservedBytes }: Split): string {
+  const { pace, rateBytesPerSecond: bound, window } = policy;
+  const words = [pace === 'rate' ? `at most ${formatRate(bound ?? 0)}` : pace];
+  if (rateBytesPerSecond !== null && pace !== 'rate') {
+    words.push(`now ${formatRate(rateBytesPerSecond)} (${LIMITS[limitedBy]})`);
+  }
+  if (window !== null) words.push(`between ${window} UTC`);
+  if (reservedBytes > 0) words.push(`${formatBytes(reservedBytes)} set aside`);
+  return words.join(', ');
+}
+
+const LIMITS: Readonly<Record<Split['limitedBy'], string>> = {
+  nothing: 'nothing holds it back',
+  rate: 'its bound',
+  clients: 'clients are busy',
+  latency: 'the latency of clients',
+  floor: 'its floor',
+};
+
 function splitLines(split: Split, job: Job | undefined): [string, string][] {
   const { mode, state, positionBytes, endBytes, filledBytes, badRanges } = split;
   const share = formatShare(positionBytes, endBytes);
   const lines: [string, string][] = [
     ['split', `${mode}, ${state} at ${share}, ${formatBytes(filledBytes)} filled`],
   ];
-  if (split.reason !== null) lines.push(['paused', split.reason]);
+  if (split.reason !== null) lines.push(['waits for', split.reason]);
+  lines.push(['pace', paceOf(split)]);
   if (job !== undefined && job.state === 'running' && job.rateBytesPerSecond > 0) {
     const eta = job.etaSeconds === null ? '' : `, ETA ${formatDuration(job.etaSeconds)}`;
     lines.push(['job', `${job.id}, ${formatRate(job.rateBytesPerSecond)}${eta}`]);

@@ -12,7 +12,7 @@ import {
 } from '../../test/support/stores.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import type { SplitMode } from '../layout/tree-record.js';
-import type { Store } from '../main/store.js';
+import type { SplitJob, Store } from '../main/store.js';
 
 const MODES: readonly SplitMode[] = ['copy', 'share'];
 const SIZE = 24 * MIB;
@@ -161,6 +161,26 @@ inEachWay(
     await reads(clone, content, 'split after all');
   },
 );
+
+inEachWay('a split that begins in the moment an undo ends is a split', async (test, mode) => {
+  const { store, content } = await slowSplit(test, mode);
+  await store.cancelSplit('clone', { undo: true });
+  const begin = async (): Promise<SplitJob> => {
+    for (let turn = 1; ; turn++) {
+      try {
+        return await store.split('clone', { mode });
+      } catch (error) {
+        assert.ok(ofKind('in-use', 'being undone')(error), String(error));
+        // As often as promises turn, so that no moment is missed.
+        if (turn % 20 === 0) await test.clock.yield();
+      }
+    }
+  };
+  await (await begin()).done;
+  assert.equal(store.show('clone').backing, undefined);
+  await deleteGolden(store);
+  await reads(store.vdisk('clone'), content);
+});
 
 inEachWay('clones of a clone whose split is undone read what they read', async (test, mode) => {
   const { store, content } = await slowSplit(test, mode);

@@ -352,6 +352,11 @@ export class SplitJobs {
       const needs = counted?.tree === tree ? counted.needs : undefined;
       const demand = lesser(boundOf(tree, mode), needs);
       if (engine.hasRoomWith(undefined, demand)) return needs;
+      if (engine.hasPendingFrees) {
+        // What was freed may be enough: look again when it is there.
+        await engine.consistencyPoint();
+        if (engine.hasRoomWith(undefined, demand)) continue;
+      }
       if (needs !== undefined) throw this.#noRoom(entry, demand);
       counted = { tree, needs: await countNeeds(this.#parts, tree, mode) };
     }
@@ -377,6 +382,7 @@ export class SplitJobs {
     const demand = lesser(boundOf(job.tree, split.mode), job.needs);
     job.reservation = this.#parts.engine.reserve(demand);
     if (job.reservation !== undefined) return true;
+    if (this.#parts.engine.hasPendingFrees) this.#parts.engine.wantConsistencyPoint();
     this.#wait(job, NO_SPACE, RETRY_MS);
     if (job.needs === undefined && !job.isCounting) void this.#count(job, split.mode);
     return false;
@@ -522,7 +528,8 @@ export class SplitJobs {
     if (this.#undos.has(tree) || this.#stopped) return;
     const work = this.#runUndo(tree).finally(() => {
       this.#undos.delete(tree);
-      if (!this.#stopped) this.#jobs.delete(tree);
+      // Another one may have been asked for while this one ended.
+      this.resume(tree);
       this.#onRelease();
     });
     this.#undos.set(tree, work);
@@ -542,9 +549,16 @@ export class SplitJobs {
           if (job !== undefined) job.filledBlocks += blocks;
         },
       );
-      if (this.#stopped || tree.split?.phase !== 'undoing' || tree.gone) return;
+      if (this.#stopped) return;
+      if (tree.split?.phase !== 'undoing' || tree.gone) {
+        // Deleted meanwhile, or cancelled without undoing the rest.
+        if (this.#jobs.get(tree) === job) this.#jobs.delete(tree);
+        return;
+      }
       engine.trees.noteDirty(tree, engine.generation);
       tree.split = undefined;
+      // Before anything is awaited: the next split of the tree has a job of its own.
+      this.#jobs.delete(tree);
       await engine.logAct([treeEntry(tree)]);
     } catch (error) {
       if (!isStoreError(error)) engine.fail(error);

@@ -1,7 +1,13 @@
 /** Snapshots, clones and splits. */
-import { formatBytes } from '../../base/units.js';
-import type { Job } from '../../control/schemas.js';
-import { SNAPSHOT_NAME, toAnyName, toVdiskName } from '../arguments.js';
+import type { Job, PolicyOptions } from '../../control/schemas.js';
+import {
+  SNAPSHOT_NAME,
+  toAnyName,
+  toPace,
+  toRateBytes,
+  toVdiskName,
+  toWindowText,
+} from '../arguments.js';
 import type { CommandRow, Context } from '../command-table.js';
 import { formatSplitPlan } from '../describe-plan.js';
 import { CommandError } from '../failure.js';
@@ -99,12 +105,12 @@ const POLL_MS = 300;
 const split: CommandRow = {
   name: 'split',
   summary: 'Separates a clone from its backing store, online',
-  usage: 'NAME [--mode copy|share] [--plan [--estimate]] [--wait] [--cancel]',
+  usage: 'NAME [--mode copy|share] [--pace PACE] [--plan] [--wait] [--pause|--resume|--cancel]',
   details:
     'It goes on in the server; its clients notice nothing, and what it read from can be deleted ' +
     'afterwards. Ctrl-C ends the waiting, not the split. A plan changes nothing: it says what a ' +
     'split would read, write and give back, in both modes or in the one given; of a split that is ' +
-    'under way, what is left.',
+    'under way, what is left. What is given for a split that is under way changes it.',
   arguments: [VDISK_ROW],
   flags: [
     {
@@ -113,22 +119,62 @@ const split: CommandRow = {
       choices: ['copy', 'share'],
       summary: 'copy (default): blocks of its own; share: the same blocks, by metadata only',
     },
+    {
+      name: 'pace',
+      takes: 'PACE',
+      summary:
+        'balanced (default): as fast as the latency of clients allows; idle: while they are ' +
+        'quiet; now; rate=SIZE: so much a second, at most',
+      parse: toPace,
+    },
+    {
+      name: 'floor',
+      takes: 'SIZE',
+      summary: 'a second, at least, however busy clients are; by itself 1 MiB',
+      parse: toRateBytes,
+    },
+    {
+      name: 'window',
+      takes: 'HH:MM-HH:MM',
+      summary: 'time of day (UTC) in which it works; always takes it away',
+      parse: toWindowText,
+    },
+    { name: 'unreserved', summary: 'begin without space for all of it set aside' },
     { name: 'plan', summary: 'what it would do, exactly, by a walk over metadata' },
     { name: 'estimate', summary: 'with --plan: at once, from counters, and at most' },
     { name: 'wait', summary: 'wait until it is done, with progress' },
+    { name: 'pause', summary: 'let it rest until --resume, whatever happens' },
+    { name: 'resume', summary: 'let it go on' },
     { name: 'cancel', summary: 'cancel the split that is under way; what it filled stays' },
+    { name: 'undo', summary: 'with --cancel: what it filled becomes holes again' },
   ],
-  examples: ['keiki split web1 --plan', 'keiki split web1 --wait', 'keiki split web2 --mode share'],
+  examples: [
+    'keiki split web1 --plan',
+    'keiki split web1 --wait',
+    'keiki split web2 --mode share',
+    'keiki split web3 --pace rate=50M --window 22:00-06:00',
+  ],
   run: async (context, { arguments: [given], flags }) => {
     const name = given as string;
-    if (flags.cancel === true) return cancelSplit(context, name);
+    const asked = ['cancel', 'pause', 'resume', 'plan'].filter((flag) => flags[flag] === true);
+    if (asked.length > 1) {
+      throw new CommandError('usage', `--${asked.join(', --')}: one of them at a time`);
+    }
+    if (flags.undo === true && flags.cancel !== true) {
+      throw new CommandError('usage', '--undo goes with --cancel');
+    }
+    if (flags.cancel === true) return cancelSplit(context, name, flags.undo === true);
+    if (flags.pause === true) return restSplit(context, name, true);
+    if (flags.resume === true) return restSplit(context, name, false);
     const chosen = flags.mode as 'copy' | 'share' | undefined;
     if (flags.plan === true) return planSplit(context, name, chosen, flags.estimate === true);
     if (flags.estimate === true) {
       throw new CommandError('usage', '--estimate goes with --plan: nothing has been split');
     }
-    const mode = chosen ?? 'copy';
-    const started = await context.api.call('splitVdisk', { params: { name }, body: { mode } });
+    // One that is under way keeps the mode that it has.
+    const { split: known } = await context.api.call('getVdisk', { params: { name } });
+    const body = { mode: chosen ?? known?.mode ?? 'copy', ...toPolicyOptions(flags) };
+    const started = await context.api.call('splitVdisk', { params: { name }, body });
     const startMs = context.nowMs();
     const job = flags.wait === true ? await waitFor(context, started) : started;
     if (context.isJson) await context.output.printJson(job);
@@ -197,15 +243,36 @@ function delay(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-async function cancelSplit(context: Context, name: string): Promise<undefined> {
-  const vdisk = await context.api.call('getVdisk', { params: { name } });
-  const id = vdisk.split?.jobId ?? undefined;
-  if (id === undefined) throw new CommandError('not-found', `${name} is not being split`);
-  const job = await context.api.call('cancelJob', { params: { id } });
-  if (context.isJson) await context.output.printJson(job);
-  const { doneBytes, totalBytes } = job;
-  const at = totalBytes === null ? formatBytes(doneBytes) : formatShare(doneBytes, totalBytes);
-  await context.say(`${name}: its split was ${job.state} at ${at}`);
+function toPolicyOptions(flags: Readonly<Record<string, unknown>>): PolicyOptions {
+  const { pace, floor, window, unreserved } = flags;
+  return {
+    ...(pace as PolicyOptions | undefined),
+    ...(floor === undefined ? {} : { floorBytesPerSecond: floor as number }),
+    ...(window === undefined ? {} : { window: window as string }),
+    ...(unreserved === true ? { isReserved: false } : {}),
+  };
+}
+
+async function restSplit(context: Context, name: string, isPaused: boolean): Promise<undefined> {
+  const vdisk = await context.api.call('changeSplit', { params: { name }, body: { isPaused } });
+  if (context.isJson) await context.output.printJson(vdisk);
+  const at =
+    vdisk.split === null
+      ? ''
+      : ` at ${formatShare(vdisk.split.positionBytes, vdisk.split.endBytes)}`;
+  await context.say(`${name}: its split ${isPaused ? 'rests' : 'goes on'}${at}`);
+  return undefined;
+}
+
+async function cancelSplit(context: Context, name: string, undo: boolean): Promise<undefined> {
+  const { split: before } = await context.api.call('getVdisk', { params: { name } });
+  if (before === null) throw new CommandError('not-found', `${name} is not being split`);
+  const query = undo ? ({ undo: 'true' } as const) : {};
+  const vdisk = await context.api.call('cancelSplit', { params: { name }, query });
+  if (context.isJson) await context.output.printJson(vdisk);
+  const at = formatShare(before.positionBytes, before.endBytes);
+  const then = undo ? '; what it filled becomes holes again' : '';
+  await context.say(`${name}: its split was cancelled at ${at}${then}`);
   return undefined;
 }
 
