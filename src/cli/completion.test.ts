@@ -64,7 +64,7 @@ test('bash offers commands, flags, their values, names and files', () => {
     ['keiki split --mode s', ['share']],
     ['keiki split --mode copy g', ['golden']],
     ['keiki split web1 ', []],
-    ['keiki split --w', ['--wait']],
+    ['keiki split --w', ['--wait', '--window']],
     ['keiki clone ', ['golden@v1', 'golden@v2']],
     ['keiki clone golden@v1 ', []],
     ['keiki delete golden@v1 w', ['web1']],

@@ -51,7 +51,8 @@ test('arguments and flags are checked and converted', async () => {
   assert.deepEqual([create.given, create.flags.size], [['a'], 20 * 1024 ** 3]);
   const clone = await wantedOf('clone golden@v1 a b c');
   assert.deepEqual(clone.given, ['golden@v1', ['a', 'b', 'c']]);
-  assert.equal((await wantedOf('split a')).flags.mode, 'copy');
+  const slow = { pace: 'rate', rateBytesPerSecond: 50 * 1024 ** 2 };
+  assert.deepEqual((await wantedOf('split a --pace rate=50M')).flags.pace, slow);
   assert.equal((await wantedOf('split a --mode=share --wait')).flags.wait, true);
   assert.deepEqual((await wantedOf('list')).given, [undefined]);
   const attach = await wantedOf('attach a --port [::1]:10');

@@ -254,9 +254,12 @@ describe('the control server', () => {
       const { Ajv } = await import('ajv');
       const ajv = new Ajv({ strict: false });
       await lab.call('POST', '/v1/vdisks', { body: { name: 'golden', sizeBytes: MIB } });
+      await lab.store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
+      await lab.store.clone('golden@v1', 'web');
       for (const operation of Object.values<Operation>(OPERATIONS)) {
         if (operation.method !== 'GET' || operation.answer === undefined) continue;
-        const path = operation.path.replace('{name}', 'golden').replace('{id}', 'split-1');
+        const name = operation === OPERATIONS.planSplit ? 'web' : 'golden';
+        const path = operation.path.replace('{name}', name).replace('{id}', 'split-1');
         const query = operation.path === '/v1/diff' ? '?to=golden' : '';
         const { status, body } = await lab.call('GET', path + query);
         if (operation.path === '/v1/jobs/{id}') continue;

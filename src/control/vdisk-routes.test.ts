@@ -256,7 +256,10 @@ describe('vdisks over the API', () => {
     const items = [{ vdisk: 'golden', snapshot: 'v1' }];
     await full.call('POST', '/v1/snapshots', { body: { items } });
     await full.call('POST', '/v1/clones', { body: { source: 'golden@v1', names: ['c'] } });
-    const start = () => full.call('POST', '/v1/vdisks/c/split', { body: { mode: 'copy' } });
+    const begin = (options: object) =>
+      full.call('POST', '/v1/vdisks/c/split', { body: { mode: 'copy', ...options } });
+    assertProblem(await begin({}), 'out-of-space', /takes up to 32/);
+    const start = () => begin({ isReserved: false });
     const { id } = (await start()).body;
     assert.equal((await start()).body.id, id);
     for (;;) {
@@ -278,6 +281,41 @@ describe('vdisks over the API', () => {
     }
     assert.deepEqual(full.bugs, []);
     await full.close();
+  });
+
+  it('pauses a split, lets it go on in another pace, and undoes it', async () => {
+    await create('golden', 8 * MIB);
+    await lab.store.vdisk('golden').write(0, Buffer.alloc(8 * MIB, 7));
+    await snapshot('golden', 'v1');
+    await lab.call('POST', '/v1/clones', { body: { source: 'golden@v1', names: ['c'] } });
+    const path = '/v1/vdisks/c/split';
+    const change = (body: unknown) => lab.call('PATCH', path, { body });
+    assertProblem(await change({ isPaused: true }), 'invalid', /not being split/);
+    const slow = { mode: 'copy', pace: 'rate', rateBytesPerSecond: MIB, window: 'always' };
+    const { id } = (await lab.call('POST', path, { body: slow })).body;
+    const paused = await change({ isPaused: true, window: '22:00-06:00', pace: 'idle' });
+    const { state, policy } = (paused.body as unknown as Vdisk).split ?? assert.fail();
+    assert.equal(state, 'paused');
+    assert.deepEqual(policy, {
+      pace: 'idle',
+      rateBytesPerSecond: null,
+      floorBytesPerSecond: MIB,
+      window: '22:00-06:00',
+      isReserved: true,
+    });
+    const job = await lab.call('GET', `/v1/jobs/${String(id)}`);
+    assert.deepEqual([job.body.state, job.body.reason], ['paused', 'paused']);
+    assertProblem(await change({}), 'invalid', /fewer than 1|properties/);
+    assertProblem(await change({ window: '25:00-26:00' }), 'invalid', /window/);
+    assertProblem(await change({ pace: 'rate' }), 'invalid', /needs a rate/);
+    assertProblem(await lab.call('DELETE', `${path}?undo=yes`), 'invalid', /undo/);
+    const undone = await lab.call('DELETE', `${path}?undo=true`);
+    assert.equal(undone.status, 200);
+    assert.equal((await jobDone(String(id))).state, 'cancelled');
+    await lab.store.idle();
+    const clone = (await lab.call('GET', '/v1/vdisks/c')).body;
+    assert.deepEqual([clone.split, clone.backing, clone.mappedBytes], [null, 'golden@v1', 0]);
+    for (const name of ['c', 'golden@v1', 'golden']) await lab.call('DELETE', `/v1/vdisks/${name}`);
   });
 
   it('says that the store is full as what it is', async () => {
