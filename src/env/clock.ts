@@ -4,10 +4,15 @@ export interface Clock {
   nowMs(): number;
   /** Milliseconds since 1970, for people's eyes only: nothing may depend on it. */
   wallMs(): number;
-  /** Calls back once after the delay. A pending timer keeps no process alive. */
-  setTimer(delayMs: number, callback: () => void): Timer;
+  /** Calls back once after the delay. A pending timer keeps no process alive, unless it is told to. */
+  setTimer(delayMs: number, callback: () => void, options?: TimerOptions): Timer;
   /** Resolves after I/O and other work that waits has had its turn. */
   yield(): Promise<void>;
+}
+
+export interface TimerOptions {
+  /** Somebody may be waiting for what comes of it. */
+  readonly keepsAlive?: boolean;
 }
 
 export interface Timer {

@@ -98,7 +98,8 @@ export class SplitLoop {
   #sleep(ms: number): Promise<void> {
     const { clock } = this.#host.parts.engine.options;
     return new Promise((resolve) => {
-      const timer = clock.setTimer(ms, resolve);
+      // A split that makes way for clients is at work: a program that waits for it goes on.
+      const timer = clock.setTimer(ms, resolve, { keepsAlive: true });
       this.#wake = () => {
         timer.cancel();
         resolve();
