@@ -10,7 +10,7 @@ export const CERTIFICATE_BYTES = 192;
 /** Of the name of the former backing store; a longer one is left out. */
 export const FORMER_NAME_BYTES_MAX = 80;
 const NAME_OFFSET = 112;
-export const CONTENT_HASH_BYTES = 32;
+const CONTENT_HASH_BYTES = 32;
 const HASH_OFFSET = 80;
 
 /** split: at the end of one, before the release. verify: somebody asked for it. */

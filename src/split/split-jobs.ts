@@ -6,7 +6,8 @@
  * 2. `positionFbn` of a tree's split is durable with the fills before it: after a crash at most one
  *    consistency point of work is repeated.
  * 3. Release: first a consistency point that holds the last fill, then one in which the association
- *    is gone. Never while a hole was skipped because its block could not be read.
+ *    is gone. Never while a hole was skipped because its block could not be read, nor while its
+ *    certificate is refuted: that is made in between, and kept in the step that releases.
  * 4. Clones that split from one backing store go through it together and read each block once.
  * 5. A backing store that is being merged into the tree is not filled from: the split waits, and
  *    goes on with what lies below it; it has ended if nothing does.
@@ -15,6 +16,7 @@
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import type { LogEntry } from '../layout/log-entry.js';
 import type { BadRange, SplitMode, SplitPhase } from '../layout/tree-record.js';
 import { BAD_RANGES_MAX } from '../layout/tree-record.js';
 import type { Tree } from '../store/tree.js';
@@ -23,6 +25,7 @@ import { externalUnder } from '../vdisk/externals.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import type { BackingReads } from './backing-reads.js';
+import { certifySplit, type SplitProof } from './certificate/make-certificate.js';
 import { type FillOutcome, fillRange } from './fill.js';
 import { ReadAhead } from './read-ahead.js';
 import type { SplitParts } from './special-load.js';
@@ -167,7 +170,7 @@ export class SplitJobs {
       return;
     }
     job.isReleased = true;
-    this.#end(job).catch((error: unknown) => this.#stopJob(job, error));
+    this.#endMerged(job).catch((error: unknown) => this.#stopJob(job, error));
   }
 
   /** Every tree that has an unfinished split goes on. */
@@ -348,7 +351,10 @@ export class SplitJobs {
     // Every fill must be durable before the association can be gone.
     await engine.consistencyPoint();
     engine.assertAlive();
-    if (this.#stopped || tree.gone || tree.split !== split || tree.backing !== backing) return;
+    const isOver = (): boolean =>
+      this.#stopped || tree.gone || tree.split !== split || tree.backing !== backing;
+    const proof = await this.#certify(job, backing, isOver);
+    if (proof === undefined || isOver()) return;
     engine.trees.noteDirty(tree, engine.generation);
     tree.backing = undefined;
     tree.split = undefined;
@@ -356,9 +362,26 @@ export class SplitJobs {
     job.isReleased = true;
     // An act after this may rely on it, such as the deletion of the backing store: the log says it
     // first. It may, since every fill is durable.
-    engine.generation.units.push([treeEntry(tree)]);
+    engine.generation.units.push([treeEntry(tree), ...certificateOf(proof)]);
     resolver.clear();
     // The release, in a consistency point of its own.
+    await this.#end(job);
+  }
+
+  /** Undefined: it must not be released now, and pauses. */
+  async #certify(job: Job, former: Tree, isOver: () => boolean): Promise<SplitProof | undefined> {
+    const proof = await certifySplit(this.#parts, this.#table, job.tree, former, isOver);
+    if (proof.kind === 'proven' || proof.kind === 'none') return proof;
+    if (!isOver()) this.#pause(job, proof.reason, proof.kind === 'refuted' ? 'wait' : 'retry');
+    return undefined;
+  }
+
+  /** What it read from was merged into it: there is no association to release. */
+  async #endMerged(job: Job): Promise<void> {
+    const isOver = (): boolean => this.#stopped || job.tree.gone;
+    const proof = await certifySplit(this.#parts, this.#table, job.tree, undefined, isOver);
+    const certificate = isOver() ? [] : certificateOf(proof);
+    if (certificate.length > 0) this.#parts.engine.generation.units.push(certificate);
     await this.#end(job);
   }
 
@@ -379,6 +402,11 @@ export class SplitJobs {
         : new StoreError('device', `the split has stopped: ${String(error)}`),
     );
   }
+}
+
+/** Makes it the vdisk's; what the log is to say of it. */
+function certificateOf(proof: SplitProof): LogEntry[] {
+  return proof.kind === 'proven' ? proof.put() : [];
 }
 
 function positionOf(tree: Tree): number {

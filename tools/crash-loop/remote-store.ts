@@ -214,6 +214,7 @@ function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
   return {
     ...same,
     external: undefined,
+    certificate: undefined,
     backing: isMerging ? '' : (backing ?? undefined),
     split: split === null ? undefined : { ...split, reason: split.reason ?? undefined },
   };
