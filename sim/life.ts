@@ -43,6 +43,7 @@ export interface LivingStore
     | 'delete'
     | 'diff'
     | 'scan'
+    | 'verify'
     | 'consistencyPoint'
     | 'idle'
     | 'close'

@@ -55,6 +55,7 @@ const GOLDEN: Vdisk = {
   holders: [],
   split: null,
   external: null,
+  certificate: null,
   clientCount: 0,
   clients: [],
 };

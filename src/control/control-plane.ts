@@ -10,6 +10,7 @@ import type { NbdConnection } from '../target/nbd/exports.js';
 import type { NbdMemory } from '../target/nbd/listener.js';
 import type { NbdTls } from '../target/nbd/tls.js';
 import { Attachments } from './attachments.js';
+import { toCertificate } from './certificates.js';
 import type { ControlStore, StoreVdisk } from './control-store.js';
 import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
@@ -167,6 +168,7 @@ export class ControlPlane {
               badRanges: split.badRanges.map(({ offset, length }) => ({ offset, length })),
             },
       external: toExternal(info.external),
+      certificate: toCertificate(info.certificate),
       clientCount: clients.length,
       clients: clients.map(toClient),
     };

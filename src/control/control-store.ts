@@ -1,5 +1,7 @@
 /** What the control API asks of a store: the Store of `main` is one. */
+import type { CertificateRecord } from '../layout/certificate-record.js';
 import type { SplitMode } from '../layout/tree-record.js';
+import type { VerifyOptions, VerifyReport } from '../split/certificate/make-certificate.js';
 import type { SplitState } from '../split/split-jobs.js';
 import type { SnapshotItem } from '../vdisk/acts.js';
 import type { BlockTarget } from '../vdisk/block-target.js';
@@ -25,6 +27,7 @@ export interface StoreVdisk {
         readonly trouble: string | undefined;
       }
     | undefined;
+  readonly certificate: CertificateRecord | undefined;
 }
 
 /** The counters that the statistics show. */
@@ -67,6 +70,8 @@ export interface ControlStore {
   cancelSplit(name: string): Promise<void>;
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;
   scan(name: string): Promise<ScanReport>;
+  verify(name: string, options: VerifyOptions): Promise<VerifyReport>;
+  contentHash(name: string): Promise<Uint8Array>;
   consistencyPoint(): Promise<void>;
   stats(): StoreCounters;
 }

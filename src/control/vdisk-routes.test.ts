@@ -66,6 +66,7 @@ describe('vdisks over the API', () => {
       holders: [],
       split: null,
       external: null,
+      certificate: null,
       clientCount: 0,
       clients: [],
     };

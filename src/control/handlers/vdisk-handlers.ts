@@ -1,4 +1,5 @@
 /** Vdisks, snapshots, clones, splits and their attachments. */
+import { fromHash, toHash, toVerification } from '../certificates.js';
 import type { ControlPlane } from '../control-plane.js';
 import type { InUse } from '../control-store.js';
 import { isOwnName } from '../exports.js';
@@ -19,6 +20,8 @@ type VdiskHandlers = Pick<
   | 'createClones'
   | 'splitVdisk'
   | 'scanVdisk'
+  | 'verifyVdisk'
+  | 'hashVdisk'
   | 'attachVdisk'
   | 'detachVdisk'
   | 'listAttachments'
@@ -83,6 +86,20 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
     scanVdisk: async ({ params: { name } }) => {
       checkNotOwn(name);
       return { name, ...(await store.scan(name)) };
+    },
+
+    verifyVdisk: async ({ params: { name }, body: { contentHash } }) => {
+      checkNotOwn(name);
+      const options = contentHash === undefined ? {} : { contentHash: fromHash(contentHash) };
+      const verification = toVerification(name, await store.verify(name, options));
+      events.add('vdisk-verified', verification);
+      return verification;
+    },
+
+    hashVdisk: async ({ params: { name } }) => {
+      checkNotOwn(name);
+      const { sizeBytes } = store.show(name);
+      return { name, sizeBytes, contentHash: toHash(await store.contentHash(name)) };
     },
 
     attachVdisk: async ({ params: { name }, body }) => {
