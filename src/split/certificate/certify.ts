@@ -97,17 +97,20 @@ async function walkOthers(
   hold: (tree: Tree) => void,
 ): Promise<Tree[]> {
   const walked: Tree[] = [];
-  const mine = new Set(own);
+  const seen = new Set(own);
   const walk = async (tree: Tree): Promise<void> => {
-    if (mine.has(tree) || tree.gone) return;
+    if (seen.has(tree) || tree.gone) return;
+    seen.add(tree);
     hold(tree);
     walked.push(tree);
     await ownership.walkOther(tree);
   };
   if (others === 'all') {
-    // Before the first one is walked all are held; those that come meanwhile are walked as well.
+    // What a TRIM takes out of a tree that was not walked yet hangs on a new one: so these are
+    // walked as well, but not for ever. What came after the first walk was walked where it was.
     for (const tree of engine.table.all()) if (!tree.gone) hold(tree);
-    for (const tree of engine.table.all()) await walk(tree);
+    for (const tree of [...engine.table.all()]) await walk(tree);
+    for (const tree of [...engine.table.all()]) await walk(tree);
   } else {
     for (let tree = former; tree !== undefined; tree = tree.backing) await walk(tree);
   }
