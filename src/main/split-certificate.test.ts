@@ -1,17 +1,16 @@
 /** Certificates beside everything else: writers, cancelled splits, power cuts, shared subtrees. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { closedScene, jobScene, type Specimen } from '../../../test/support/check-scenes.js';
-import { makeClones, split } from '../../../test/support/clones.js';
-import { withEngine } from '../../../test/support/engines.js';
-import { dataOf } from '../../../test/support/planted-fault.js';
-import { duplicate, isSound, MEDIA, pattern, withStore } from '../../../test/support/stores.js';
-import { BLOCK_BYTES, MIB } from '../../base/units.js';
-import { systemClock } from '../../env/system-clock.js';
-import { putPointer } from '../../layout/pointer.js';
-import { openStore } from '../../main/open-store.js';
-import type { Tree } from '../../store/tree.js';
-import { certify } from './certify.js';
+import { closedScene, jobScene, type Specimen } from '../../test/support/check-scenes.js';
+import { makeClones, split } from '../../test/support/clones.js';
+import { withEngine } from '../../test/support/engines.js';
+import { dataOf } from '../../test/support/planted-fault.js';
+import { duplicate, isSound, MEDIA, pattern, withStore } from '../../test/support/stores.js';
+import { BLOCK_BYTES, MIB } from '../base/units.js';
+import { systemClock } from '../env/system-clock.js';
+import { putPointer } from '../layout/pointer.js';
+import { certify } from '../split/certificate/certify.js';
+import { openStore } from './open-store.js';
 
 const SIZE = 4 * MIB;
 
@@ -95,7 +94,7 @@ for (const medium of MEDIA) {
       await isSound(source, 'after the split');
     }));
 
-  test(`${medium}: a snapshot's content is verified while it is split, a written one's is not`, () =>
+  test(`${medium}: a snapshot's content is verified while it is split; a written one is not`, () =>
     withStore(medium, {}, async ({ store, clock }) => {
       await makeClones(store, pattern(SIZE, 1), 'clone');
       const contentHash = await store.contentHash('golden@v1');
@@ -167,6 +166,25 @@ for (const medium of MEDIA) {
     await store.close();
   });
 
+  test(`${medium}: a hole that was passed over keeps a split from its release`, async () => {
+    const specimen = await jobScene(medium, 'copy split');
+    const { surgery } = specimen;
+    const { id, split: state, height } = await surgery.treeOf('clone');
+    await surgery.editTree(id, { split: state && { ...state, positionFbn: 256 ** height } });
+    const store = await specimen.open();
+    for (let turn = 0; store.show('clone').split?.state !== 'paused'; turn++) {
+      assert.ok(turn < 100_000, 'it pauses');
+      await systemClock.yield();
+    }
+    const { reason } = store.show('clone').split ?? {};
+    assert.match(
+      reason ?? '',
+      /\d+ findings: clone \(tree \d+\), FBN \d+: still a hole, and big@s \(tree \d+\) has a block/,
+    );
+    assert.equal(store.show('clone').backing, 'big@s');
+    await store.close();
+  });
+
   test(`${medium}: an indirect block with an entry covers all beneath it`, () =>
     withEngine(medium, async ({ engine, reader, resolver, acts, table, vdisk, head }) => {
       await acts.create('golden', SIZE);
@@ -207,7 +225,7 @@ for (const medium of MEDIA) {
         const vbn = engine.pool.vbn[engine.trees.fieldBuffer] ?? 0;
         const pointer = new Uint32Array(4);
         putPointer(pointer, 0, vbn, engine.pool.crc[engine.trees.fieldBuffer] ?? 0, 0);
-        engine.trees.putSubtree(clone as Tree, fbn, 1, pointer, engine.generation);
+        engine.trees.putSubtree(clone, fbn, 1, pointer, engine.generation);
         return vbn;
       }
     }));
