@@ -47,6 +47,7 @@ export interface LivingStore
     | 'resumeSplit'
     | 'cancelSplit'
     | 'scan'
+    | 'verify'
     | 'consistencyPoint'
     | 'idle'
     | 'close'

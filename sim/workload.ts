@@ -29,6 +29,7 @@ import {
 } from './acts/io.js';
 import { consistencyPoint, diff, idle, list, scan, split } from './acts/jobs.js';
 import { controlSplit } from './acts/split-control.js';
+import { verify } from './acts/verify.js';
 import type { Life } from './life.js';
 
 type Act = (life: Life) => Promise<void>;
@@ -82,6 +83,9 @@ const DEFERRED: Weighted = { weight: 6, act: deleteDeferred };
 /** Up to here seeds are as they were when the deliberate bugs were tried on them. */
 const DEFERS_FROM_SEED = 41;
 
+/** In two seeds of three; see DEFERS_FROM_SEED. */
+const VERIFY: Weighted = { weight: 8, act: verify };
+
 const EXTERNAL_ACTS: readonly Weighted[] = [
   { weight: 4, act: createExternal },
   { weight: 12, act: cloneExternal },
@@ -120,9 +124,11 @@ function season(acts: readonly Weighted[], random: Random): Weighted[] {
 export function drawTastes(random: Random, paceMs: number, choice: ActChoice): Tastes {
   const { seed, hasExternals = false, without = [] } = choice;
   const defers = seed !== undefined && seed >= DEFERS_FROM_SEED && seed % 4 === 0;
+  const verifies = seed !== undefined && seed >= DEFERS_FROM_SEED && seed % 3 !== 0;
   const acts = [
     ...OPERATOR_ACTS,
     ...(defers ? [DEFERRED] : []),
+    ...(verifies ? [VERIFY] : []),
     ...(hasExternals ? EXTERNAL_ACTS : []),
   ];
   const operatorActs = acts.filter(({ act }) => !without.includes(act));

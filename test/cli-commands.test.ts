@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { MIB } from '../src/base/units.js';
-import type { Job, SplitPlan, Stats, Vdisk } from '../src/control/schemas.js';
+import type { Job, SplitPlan, Stats, Vdisk, Verification } from '../src/control/schemas.js';
 import { runCommand } from './support/cli-in-process.js';
 import { ControlLab } from './support/control-lab.js';
 
@@ -177,4 +177,37 @@ test('a server that stops ends those who listen', async () => {
   const { code, out, error } = await listening;
   assert.deepEqual([code, error], [12, 'keiki: the server has ended\n']);
   assert.match(out, /vdisk-created +a\n$/);
+});
+
+test('verify proves or refutes, show tells it, and a script sees it by the exit code', async () => {
+  await text('clone golden@v1 proven through');
+  await text('split proven --wait');
+  assert.match(
+    await text('show proven'),
+    / {2}verified {2}proven \(stands alone\), at the end of its split, 20.*Z, as of consistency/,
+  );
+  assert.match(
+    await text('verify proven'),
+    /^proven: proven\n {2}when it was asked for, .*\n {2}\d+ pointers looked at\n {2}filled by /,
+  );
+  const hash = (await text('verify golden@v1 --hash')).trim();
+  assert.match(hash, /^sha256:[0-9a-f]{64}$/);
+  assert.match(await text(`verify proven --content-hash ${hash}`), new RegExp(`content ${hash}`));
+  const refuted = await runCommand('verify through', lab.apiPath);
+  assert.equal(refuted.code, 9);
+  assert.match(
+    refuted.out,
+    /^through: refuted\n(?:.*\n)*.*association: through .* reads through golden@v1/,
+  );
+  const wrong = await runCommand(
+    `verify proven --content-hash ${'0'.repeat(64)} --json`,
+    lab.apiPath,
+  );
+  assert.equal(wrong.code, 9);
+  assert.equal((JSON.parse(wrong.out) as Verification).findings[0]?.kind, 'content');
+  assert.match(await text('show proven'), / {2}verified {2}refuted \(1 finding\)/);
+  await refused('verify proven --content-hash abc', 2, /a hash is sha256: and 64 hex/);
+  await refused(`verify proven --hash --content-hash ${hash}`, 2, /--hash takes a hash/);
+  await refused('verify none', 3, /no vdisk none/);
+  await text('delete proven through');
 });

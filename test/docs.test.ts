@@ -10,6 +10,7 @@ import {
   KIB,
   SEGMENT_BLOCKS,
 } from '../src/base/units.js';
+import { CERTIFICATE_OFFSET } from '../src/layout/certificate-record.js';
 import {
   DESCRIPTOR_BLOCKS_MAX,
   DESCRIPTOR_FBN,
@@ -65,6 +66,7 @@ import {
 } from '../src/layout/vdisk-record.js';
 import { STRUCTURES } from './support/layout-fields.js';
 import {
+  PLAIN_CERTIFICATE,
   PLAIN_DESCRIPTOR,
   PLAIN_FSINFO,
   PLAIN_GROUP,
@@ -243,6 +245,10 @@ const CODES: Readonly<Record<string, readonly (readonly [string, number | undefi
   'vdisk kind': (['vdisk', 'snapshot', 'external'] as const).map((kind) => [
     kind,
     vdiskBytes({ kind })[8],
+  ]),
+  'certificate kind': (['split', 'verify'] as const).map((kind) => [
+    kind,
+    vdiskBytes({ certificate: { ...PLAIN_CERTIFICATE, kind } })[CERTIFICATE_OFFSET],
   ]),
   'external format': (['raw', 'qcow2'] as const).map((format) => {
     return [format, encodeExternalDescriptor({ ...PLAIN_DESCRIPTOR, format })[12]];

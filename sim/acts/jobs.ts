@@ -10,6 +10,7 @@ import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
 import { known, Violation } from '../model/violation.js';
 import { drawPolicy } from './split-control.js';
+import { checkCertificate } from './verify.js';
 
 export type SplitMode = 'copy' | 'share';
 
@@ -75,7 +76,10 @@ async function watchSplit(
 ): Promise<void> {
   const answer: Answer<void> = await life.perform('split-end', root.name, () => job.done);
   if (answer.kind === 'done') {
-    if (!root.isGone && split !== undefined) life.model.endSplit(root, split);
+    if (!root.isGone && split !== undefined) {
+      life.model.endSplit(root, split);
+      await checkCertificate(life, root, split);
+    }
   } else if (!root.isGone && !life.hasStopped && !life.isLocked(root) && !life.isStopping) {
     if (split?.isCancelled === true && answer.error === 'not-found') return;
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.

@@ -1,6 +1,7 @@
 /** Vdisks, splits and jobs in words for people. Pure. */
 import { formatBytes } from '../base/units.js';
-import type { Attachment, Client, Job, Split, Vdisk } from '../control/schemas.js';
+import type { Attachment, Certificate, Client, Job, Split, Vdisk } from '../control/schemas.js';
+import { describeCertificate } from './describe-certificate.js';
 import { formatCount, formatDuration, formatExactly, formatRate, formatShare } from './figures.js';
 import { type Column, formatFacts, formatTable } from './table.js';
 
@@ -75,6 +76,7 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
     if (trouble !== null) lines.push(['trouble', trouble]);
   }
   if (split !== null) lines.push(...splitLines(split, splitJob));
+  if (vdisk.certificate !== null) lines.push(...certificateLines(vdisk.certificate));
   const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));
   if (snapshots.length > 0) lines.push(['snapshots', namesOf(snapshots.map(({ name }) => name))]);
   if (vdisk.holders.length > 0) lines.push(['read by', namesOf(vdisk.holders)]);
@@ -129,6 +131,15 @@ const LIMITS: Readonly<Record<Split['limitedBy'], string>> = {
   latency: 'the latency of clients',
   floor: 'its floor',
 };
+
+function certificateLines(certificate: Certificate): [string, string][] {
+  const { result, refutations } = certificate;
+  const [when = '', ...rest] = describeCertificate(certificate);
+  const what = result === 'proven' ? 'stands alone' : formatCount(refutations, 'finding');
+  const lines: [string, string][] = [['verified', `${result} (${what}), ${when}`]];
+  for (const text of rest) lines.push(['', text]);
+  return lines;
+}
 
 function splitLines(split: Split, job: Job | undefined): [string, string][] {
   const { mode, state, positionBytes, endBytes, filledBytes, badRanges } = split;

@@ -9,6 +9,7 @@ import { EXTERNAL_COMMANDS } from './commands/external-commands.js';
 import { IMAGE_COMMANDS } from './commands/image-commands.js';
 import { SERVER_COMMANDS } from './commands/server-commands.js';
 import { VDISK_COMMANDS } from './commands/vdisk-commands.js';
+import { VERIFY_COMMANDS } from './commands/verify-command.js';
 import type { GlobalFlags } from './context.js';
 import { CommandError } from './failure.js';
 import { GLOBAL_FLAGS } from './global-flags.js';
@@ -19,6 +20,7 @@ export const COMMANDS: readonly CommandRow[] = [
   ...SERVER_COMMANDS,
   ...VDISK_COMMANDS,
   ...CLONE_COMMANDS,
+  ...VERIFY_COMMANDS,
   ...IMAGE_COMMANDS,
   ...EXTERNAL_COMMANDS,
   ...EXTENT_COMMANDS,

@@ -31,6 +31,8 @@ export const ROUTES = {
   mapVdisk: { method: 'GET', path: '/v1/vdisks/{name}/map' },
   diff: { method: 'GET', path: '/v1/diff' },
   scanVdisk: { method: 'GET', path: '/v1/vdisks/{name}/scan' },
+  verifyVdisk: { method: 'POST', path: '/v1/vdisks/{name}/verify' },
+  hashVdisk: { method: 'GET', path: '/v1/vdisks/{name}/content-hash' },
   readData: { method: 'GET', path: '/v1/vdisks/{name}/data' },
   writeData: { method: 'PUT', path: '/v1/vdisks/{name}/data' },
   attachVdisk: { method: 'PUT', path: '/v1/vdisks/{name}/attachment' },

@@ -10,6 +10,7 @@ import type { NbdConnection } from '../target/nbd/exports.js';
 import type { NbdMemory } from '../target/nbd/listener.js';
 import type { NbdTls } from '../target/nbd/tls.js';
 import { Attachments } from './attachments.js';
+import { toCertificate } from './certificates.js';
 import type { ControlStore, StoreSplit, StoreVdisk } from './control-store.js';
 import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
@@ -161,6 +162,7 @@ export class ControlPlane {
       holders: info.holders.filter((holder) => !isOwnName(holder)),
       split: split === undefined ? null : toSplit(split, job?.id),
       external: toExternal(info.external),
+      certificate: toCertificate(info.certificate),
       clientCount: clients.length,
       clients: clients.map(toClient),
     };

@@ -1,5 +1,7 @@
 /** What the control API asks of a store: the Store of `main` is one. */
+import type { CertificateRecord } from '../layout/certificate-record.js';
 import type { SplitMode } from '../layout/tree-record.js';
+import type { VerifyOptions, VerifyReport } from '../split/certificate/make-certificate.js';
 import type { PolicyChange } from '../split/policy-change.js';
 import type { SplitState } from '../split/split-job.js';
 import type { SplitPlan, SplitPlanOptions } from '../split/split-plan.js';
@@ -27,6 +29,7 @@ export interface StoreVdisk {
         readonly trouble: string | undefined;
       }
     | undefined;
+  readonly certificate: CertificateRecord | undefined;
 }
 
 /** The counters that the statistics show. */
@@ -82,6 +85,8 @@ export interface ControlStore {
   planSplit(name: string, options: SplitPlanOptions): Promise<StoreSplitPlan>;
   diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent>;
   scan(name: string): Promise<ScanReport>;
+  verify(name: string, options: VerifyOptions): Promise<VerifyReport>;
+  contentHash(name: string, options: { signal: AbortSignal }): Promise<Uint8Array>;
   consistencyPoint(): Promise<void>;
   stats(): StoreCounters;
 }

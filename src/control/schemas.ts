@@ -160,6 +160,31 @@ const External = Type.Object({
   trouble: nullable(Type.String({ description: 'Why they cannot be read, as far as is known' })),
 });
 
+const ContentHash = Type.String({
+  pattern: '^sha256:[0-9a-f]{64}$',
+  description: 'SHA-256 of all that clients read',
+});
+const Certificate = Type.Object({
+  kind: oneOf(['split', 'verify'], 'split: made at the end of one; verify: asked for'),
+  result: oneOf(['proven', 'refuted'], 'refuted: something speaks against it'),
+  refutations: count('Findings that speak against it'),
+  at: moment('When it was made'),
+  cpNumber: count('Consistency point that it speaks of'),
+  formerBacking: nullable(
+    Type.Object({
+      name: nullable(Type.String({ description: 'When it was let go; null if nobody knows' })),
+      treeId: count('Number of its tree'),
+    }),
+  ),
+  blocks: count('Pointers to blocks that were looked at'),
+  filledCopies: count('Blocks of its own that splits filled in'),
+  filledShares: count("Blocks of the backing store's that splits filled in"),
+  filledZeros: count('Zeros that splits filled in'),
+  compared: count('Of these, the ones that were compared with the backing store, by checksum'),
+  excepted: count('The ones that could not be: cut by a limit, or outside of the store'),
+  contentHash: nullable(ContentHash),
+});
+
 export const Vdisk = Type.Object({
   name: AnyName,
   kind: oneOf(
@@ -178,6 +203,7 @@ export const Vdisk = Type.Object({
   holders: Type.Array(AnyName, { description: 'What reads through it directly' }),
   split: nullable(Split),
   external: nullable(External),
+  certificate: nullable(Certificate),
   clientCount: count('NBD clients that have it open'),
   clients: Type.Array(Client, { description: 'Who they are' }),
 });
@@ -327,6 +353,33 @@ export const Scan = Type.Object({
   name: AnyName,
   readThroughBytes: bytes('What it reads from its backing stores'),
   givesBackBytes: bytes('What its deletion gives back'),
+});
+
+const FINDING_KINDS = [
+  'association',
+  'hole',
+  'foreign-block',
+  'free-block',
+  'checksum',
+  'content',
+] as const;
+export const VerifyVdisk = Type.Object({ contentHash: Type.Optional(ContentHash) }, strict);
+export const Verification = Type.Object({
+  name: AnyName,
+  certificate: Certificate,
+  findings: Type.Array(
+    Type.Object({
+      kind: oneOf(FINDING_KINDS, 'What is wrong'),
+      fbn: nullable(count('Block of 4 KiB that it is about; null: the vdisk')),
+      message: Type.String({ description: 'For people: what, where, and whose block it is' }),
+    }),
+    { description: 'The first 100' },
+  ),
+});
+export const HashOfContent = Type.Object({
+  name: AnyName,
+  sizeBytes: bytes('Size of the vdisk'),
+  contentHash: ContentHash,
 });
 
 // -- content
@@ -484,6 +537,7 @@ export const EVENT_TYPES = [
   'vdisk-created',
   'vdisk-changed',
   'vdisk-deleted',
+  'vdisk-verified',
   'snapshot-created',
   'clone-created',
   'job',
@@ -509,6 +563,8 @@ export type DiffExtent = Static<typeof DiffExtent>;
 export type MapExtent = Static<typeof MapExtent>;
 export type Vdisk = Static<typeof Vdisk>;
 export type Split = Static<typeof Split>;
+export type Certificate = Static<typeof Certificate>;
+export type Verification = Static<typeof Verification>;
 export type Client = Static<typeof Client>;
 export type Attachment = Static<typeof Attachment>;
 export type Attach = Static<typeof Attach>;
@@ -523,6 +579,7 @@ export type SplitPlan = Static<typeof SplitPlan>;
 export const COMPONENTS = {
   Address,
   Attachment,
+  Certificate,
   Client,
   Diff,
   Event,
@@ -534,4 +591,5 @@ export const COMPONENTS = {
   SplitPlan,
   Stats,
   Vdisk,
+  Verification,
 } as const satisfies Record<string, TSchema>;

@@ -5,6 +5,12 @@
 import { invariant } from '../base/invariant.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import { getU64, putU64, viewOf } from './bytes.js';
+import {
+  CERTIFICATE_OFFSET,
+  type CertificateRecord,
+  decodeCertificate,
+  encodeCertificate,
+} from './certificate-record.js';
 
 export const VDISK_RECORD_BYTES = 512;
 export const VDISK_RECORDS_PER_BLOCK = BLOCK_BYTES / VDISK_RECORD_BYTES;
@@ -27,6 +33,8 @@ export interface VdiskRecord {
   readonly serial: Uint8Array;
   readonly createdCp: number;
   readonly createdWallMs: number;
+  /** What its last verification came to. */
+  readonly certificate: CertificateRecord | undefined;
 }
 
 const encoder = new TextEncoder();
@@ -49,6 +57,8 @@ export function encodeVdiskRecord(record: VdiskRecord, bytes: Uint8Array): void 
   putU64(view, 48, record.createdCp);
   putU64(view, 56, record.createdWallMs);
   bytes.set(name, 64);
+  const { certificate } = record;
+  if (certificate !== undefined) encodeCertificate(certificate, bytes.subarray(CERTIFICATE_OFFSET));
 }
 
 /** The record, 'free' for an empty slot, or undefined if the bytes cannot be one. */
@@ -70,6 +80,8 @@ export function decodeVdiskRecord(bytes: Uint8Array): VdiskRecord | 'free' | und
   } catch {
     return undefined;
   }
+  const certificate = decodeCertificate(bytes.subarray(CERTIFICATE_OFFSET));
+  if (certificate === undefined) return undefined;
   return {
     id,
     kind,
@@ -80,5 +92,6 @@ export function decodeVdiskRecord(bytes: Uint8Array): VdiskRecord | 'free' | und
     serial: bytes.slice(32, 48),
     createdCp: numbers[2] as number,
     createdWallMs: numbers[3] as number,
+    certificate: certificate === 'none' ? undefined : certificate,
   };
 }

@@ -7,7 +7,13 @@
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Random } from '../env/random.js';
+import type { CertificateRecord } from '../layout/certificate-record.js';
 import type { SplitMode } from '../layout/tree-record.js';
+import {
+  type VerifyOptions,
+  type VerifyReport,
+  verifyEntry,
+} from '../split/certificate/make-certificate.js';
 import type { PolicyChange } from '../split/policy-change.js';
 import type { SplitParts } from '../split/special-load.js';
 import type { SplitState } from '../split/split-job.js';
@@ -18,6 +24,7 @@ import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
 import { ClientLoad } from '../vdisk/client-load.js';
+import { hashContent } from '../vdisk/content-hash.js';
 import { type DiffExtent, diffTrees } from '../vdisk/diff.js';
 import type { Externals } from '../vdisk/externals.js';
 import { Reader } from '../vdisk/reader.js';
@@ -49,6 +56,8 @@ export interface VdiskInfo {
   readonly holders: readonly string[];
   /** Of an external backing store: what is behind it. */
   readonly external: ExternalInfo | undefined;
+  /** What the last verification came to: at the end of a split, or when somebody asked. */
+  readonly certificate: CertificateRecord | undefined;
 }
 
 export interface StoreStats {
@@ -189,6 +198,7 @@ export class Store {
       split: target === undefined ? undefined : this.#splits.stateOf(target),
       holders: this.#acts.holdersOf(head),
       external: this.#externals.infoOf(head),
+      certificate: entry.record.certificate,
     };
   }
 
@@ -372,6 +382,33 @@ export class Store {
     const report = await scanTree(this.#engine, this.#parts.reader, this.#table.get(name).head);
     this.#background.wake();
     return report;
+  }
+
+  /**
+   * Proves that the vdisk (or snapshot) and its older snapshots name no block of others, or says
+   * what speaks against it; with a hash, that its content has it. Kept in its record, durably.
+   * @throws {StoreError} not-found, invalid, out-of-space; in-use: it changed while it was read
+   */
+  async verify(name: string, options: VerifyOptions = {}): Promise<VerifyReport> {
+    const entry = this.#table.get(name);
+    try {
+      return await verifyEntry(this.#splitParts, this.#table, entry, {
+        wanted: options.contentHash,
+        hashContent: () => this.#hash(entry, options.signal),
+      });
+    } finally {
+      // A merge may have waited for it.
+      this.#background.wake();
+    }
+  }
+
+  /** SHA-256 of all that clients would read now. @throws {StoreError} not-found, in-use */
+  contentHash(name: string, options: { signal?: AbortSignal } = {}): Promise<Uint8Array> {
+    return this.#hash(this.#table.get(name), options.signal);
+  }
+
+  #hash(entry: VdiskEntry, signal?: AbortSignal): Promise<Uint8Array> {
+    return hashContent(this.#engine, this.#toVdisk(entry), entry, signal);
   }
 
   /** Makes everything durable in the tree; the log is empty afterwards. */

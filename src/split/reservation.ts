@@ -2,8 +2,10 @@
  * The space that a split sets aside before its first fill: a bound from the trees' counters, which
  * costs nothing; where there is no room for the bound, what a walk over the indirect blocks counts.
  */
-import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import { StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK, formatBytes } from '../base/units.js';
 import type { SplitMode } from '../layout/tree-record.js';
+import type { Engine } from '../store/engine.js';
 import type { Demand } from '../store/medium.js';
 import type { Tree } from '../store/tree.js';
 import { planTree } from './plan.js';
@@ -32,6 +34,48 @@ export function boundOf(tree: Tree, mode: SplitMode): Demand {
     dataBlocks: copies ? fills : Math.min(fills, trees),
     metaBlocks: metaOf(tree, ranges) + (copies ? 0 : ranges),
   };
+}
+
+/**
+ * What a new split needs, counted only where there is no room for the bound; undefined: nobody
+ * counted.
+ *
+ * @param target  the tree to split now, asked again after every wait; undefined: it needs nothing
+ * @throws {StoreError} out-of-space, what `target` throws
+ */
+export async function needsOf(
+  parts: SplitParts,
+  name: string,
+  mode: SplitMode,
+  target: () => Tree | undefined,
+): Promise<Demand | undefined> {
+  const { engine } = parts;
+  let counted: { readonly tree: Tree; readonly needs: Demand } | undefined;
+  for (;;) {
+    engine.assertAlive();
+    const tree = target();
+    if (tree === undefined) return undefined;
+    const needs = counted?.tree === tree ? counted.needs : undefined;
+    const demand = lesser(boundOf(tree, mode), needs);
+    if (engine.hasRoomWith(undefined, demand)) return needs;
+    if (engine.hasPendingFrees) {
+      // What was freed may be enough: look again when it is there.
+      await engine.consistencyPoint();
+      if (engine.hasRoomWith(undefined, demand)) continue;
+    }
+    if (needs !== undefined) throw noRoom(engine, name, demand);
+    counted = { tree, needs: await countNeeds(parts, tree, mode) };
+  }
+}
+
+function noRoom({ medium }: Engine, name: string, { dataBlocks, metaBlocks }: Demand): StoreError {
+  const wanted = formatBytes((dataBlocks + metaBlocks) * BLOCK_BYTES);
+  const free = formatBytes(medium.space.freeDataBlocks * BLOCK_BYTES);
+  return new StoreError(
+    'out-of-space',
+    `the split of ${name} takes up to ${wanted}, and ${medium.name} has ${free} for data: ` +
+      'delete something, or split without setting space aside',
+  );
 }
 
 /** The same, as exactly as it can be known. @throws {StoreError} not-found, corrupt, device */

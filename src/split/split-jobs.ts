@@ -6,7 +6,8 @@
  * 2. `positionFbn` of a tree's split is durable with the fills before it: after a crash at most one
  *    consistency point of work is repeated. Mode, policy and phase are durable when they are set.
  * 3. Release: first a consistency point that holds the last fill, then one in which the association
- *    is gone. Never while a hole was skipped because its block could not be read.
+ *    is gone. Never while a hole was skipped because its block could not be read, nor while its
+ *    certificate is refuted: that is made in between, and kept in the step that releases.
  * 4. A backing store that is being merged into the tree is not filled from: the split waits, and
  *    goes on with what lies below it; it has ended if nothing does.
  * 5. Out of space, unreadable blocks, an external backing store that cannot be read, the wrong time
@@ -14,18 +15,18 @@
  *    is never durable; paused is, and ends only when somebody says so.
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
-import { BLOCK_BYTES, formatBytes } from '../base/units.js';
+import type { LogEntry } from '../layout/log-entry.js';
 import { DEFAULT_POLICY } from '../layout/split-policy.js';
 import type { SplitMode } from '../layout/tree-record.js';
-import type { Demand } from '../store/medium.js';
 import type { Tree, TreeSplit } from '../store/tree.js';
 import { treeEntry } from '../vdisk/acts.js';
 import type { ClientLoad } from '../vdisk/client-load.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
+import { certifySplit, type SplitProof } from './certificate/make-certificate.js';
 import { Governor, untilOpenMs } from './governor.js';
 import { changePolicy, type PolicyChange } from './policy-change.js';
-import { boundOf, countNeeds, lesser } from './reservation.js';
+import { boundOf, countNeeds, lesser, needsOf } from './reservation.js';
 import type { SplitParts } from './special-load.js';
 import { Job, type SplitState, stateOf } from './split-job.js';
 import { type LoopHost, type SplitCounters, SplitLoop } from './split-loop.js';
@@ -106,7 +107,11 @@ export class SplitJobs {
    */
   async start(entry: VdiskEntry, mode: SplitMode, change: PolicyChange = {}): Promise<Tree> {
     const { engine } = this.#parts;
-    const needs = await this.#needsOf(entry, mode, change);
+    const needs = await needsOf(this.#parts, entry.name, mode, () => {
+      const next = this.#targetNow(entry);
+      const { isReserved } = changePolicy(next.split?.policy ?? DEFAULT_POLICY, change);
+      return next.split === undefined && isReserved ? next : undefined;
+    });
     const tree = this.#targetNow(entry);
     engine.admit(0, 4, 'client');
     const policy = changePolicy(tree.split?.policy ?? DEFAULT_POLICY, change);
@@ -274,7 +279,7 @@ export class SplitJobs {
     }
     job.isReleased = true;
     job.letGoOfSpace();
-    this.#end(job).catch((error: unknown) => this.#stopJob(job, error));
+    this.#endMerged(job).catch((error: unknown) => this.#stopJob(job, error));
   }
 
   /** Every tree that has an unfinished split goes on. */
@@ -332,46 +337,6 @@ export class SplitJobs {
   }
 
   // -- space
-
-  /**
-   * What a new split needs, counted only where there is no room for a bound of it.
-   * @throws {StoreError} out-of-space
-   */
-  async #needsOf(
-    entry: VdiskEntry,
-    mode: SplitMode,
-    change: PolicyChange,
-  ): Promise<Demand | undefined> {
-    const { engine } = this.#parts;
-    let counted: { readonly tree: Tree; readonly needs: Demand } | undefined;
-    for (;;) {
-      engine.assertAlive();
-      const tree = this.#targetNow(entry);
-      const { isReserved } = changePolicy(tree.split?.policy ?? DEFAULT_POLICY, change);
-      if (tree.split !== undefined || !isReserved) return undefined;
-      const needs = counted?.tree === tree ? counted.needs : undefined;
-      const demand = lesser(boundOf(tree, mode), needs);
-      if (engine.hasRoomWith(undefined, demand)) return needs;
-      if (engine.hasPendingFrees) {
-        // What was freed may be enough: look again when it is there.
-        await engine.consistencyPoint();
-        if (engine.hasRoomWith(undefined, demand)) continue;
-      }
-      if (needs !== undefined) throw this.#noRoom(entry, demand);
-      counted = { tree, needs: await countNeeds(this.#parts, tree, mode) };
-    }
-  }
-
-  #noRoom(entry: VdiskEntry, { dataBlocks, metaBlocks }: Demand): StoreError {
-    const { medium } = this.#parts.engine;
-    const wanted = formatBytes((dataBlocks + metaBlocks) * BLOCK_BYTES);
-    const free = formatBytes(medium.space.freeDataBlocks * BLOCK_BYTES);
-    return new StoreError(
-      'out-of-space',
-      `the split of ${entry.name} takes up to ${wanted}, and ${medium.name} has ${free} for ` +
-        'data: delete something, or split without setting space aside',
-    );
-  }
 
   /** Sets aside what the rest of the split may take; false if it has to wait for that. */
   #setAside(job: Job): boolean {
@@ -480,9 +445,16 @@ export class SplitJobs {
     // Every fill must be durable before the association can be gone.
     await engine.consistencyPoint();
     engine.assertAlive();
-    if (this.#stopped || tree.gone || tree.split !== split || tree.backing !== backing) return;
-    // Somebody has paused or changed it meanwhile.
-    if (split.phase !== 'releasing') return;
+    // Somebody may pause or change it meanwhile.
+    const isOver = (): boolean =>
+      this.#stopped ||
+      tree.gone ||
+      tree.split !== split ||
+      tree.backing !== backing ||
+      split.phase !== 'releasing';
+    if (isOver()) return;
+    const proof = await this.#certify(job, backing, isOver);
+    if (proof === undefined || isOver()) return;
     engine.trees.noteDirty(tree, engine.generation);
     tree.backing = undefined;
     tree.split = undefined;
@@ -491,9 +463,28 @@ export class SplitJobs {
     job.letGoOfSpace();
     // An act after this may rely on it, such as the deletion of the backing store: the log says it
     // first. It may, since every fill is durable.
-    engine.generation.units.push([treeEntry(tree)]);
+    engine.generation.units.push([treeEntry(tree), ...certificateOf(proof)]);
     resolver.clear();
     // The release, in a consistency point of its own.
+    await this.#end(job);
+  }
+
+  /** Undefined: it must not be released now, and waits. */
+  async #certify(job: Job, former: Tree, isOver: () => boolean): Promise<SplitProof | undefined> {
+    const proof = await certifySplit(this.#parts, this.#table, job.tree, former, isOver);
+    if (proof.kind === 'proven' || proof.kind === 'none') return proof;
+    if (isOver() || job.tree.split === undefined) return undefined;
+    job.tree.split.phase = 'filling';
+    this.#wait(job, proof.reason, this.#patienceMs(job));
+    return undefined;
+  }
+
+  /** What it read from was merged into it: there is no association to release. */
+  async #endMerged(job: Job): Promise<void> {
+    const isOver = (): boolean => this.#stopped || job.tree.gone;
+    const proof = await certifySplit(this.#parts, this.#table, job.tree, undefined, isOver);
+    const certificate = isOver() ? [] : certificateOf(proof);
+    if (certificate.length > 0) this.#parts.engine.generation.units.push(certificate);
     await this.#end(job);
   }
 
@@ -569,4 +560,9 @@ export class SplitJobs {
       });
     }
   }
+}
+
+/** Makes it the vdisk's; what the log is to say of it. */
+function certificateOf(proof: SplitProof): LogEntry[] {
+  return proof.kind === 'proven' ? proof.put() : [];
 }

@@ -149,5 +149,12 @@ export interface Medium {
   /** Calls once the reads begun so far have ended: what the last commit freed may be used again. */
   releaseFreed(): void;
   readonly space: MediumSpace;
+  /** Loads what `useOf` looks at. */
+  loadUse(segment: number): Promise<void>;
+  /**
+   * A bit for each of the segment's VBNs: set if it is in use, or was until a moment ago. An object
+   * log knows no more than whether the record is. Undefined: `loadUse` it first.
+   */
+  useOf(segment: number): Uint32Array | undefined;
   close(): Promise<void>;
 }

@@ -350,6 +350,7 @@ export class Acts {
       serial,
       createdCp: engine.generation.number,
       createdWallMs: Math.max(0, Math.floor(engine.options.clock.wallMs())),
+      certificate: undefined,
     };
     const entry = new VdiskEntry(record, engine.vdiskSlots.take(), head);
     entry.of = of;

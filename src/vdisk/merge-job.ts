@@ -15,7 +15,7 @@
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import type { LogEntry } from '../layout/log-entry.js';
-import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { FLAG_FILLED, FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import { alignDown, fieldIndex, type Tree } from '../store/tree.js';
@@ -250,7 +250,10 @@ function mergeFields(merge: Merge, fbn: number, isZero: boolean): MergeStep {
     const isBelow = end * BLOCK_BYTES <= above.readThroughLimitBytes;
     const isHole = (words[at] as number) === 0 && (words[at + 1] as number) === 0;
     if (isHole && isBelow) adoptField(merge, words, at, theirs, vbn);
-    else if (vbn > ZERO_VBN) hideField(merge, vbn);
+    else {
+      keepChange(words, at, theirs);
+      if (vbn > ZERO_VBN) hideField(merge, vbn);
+    }
   }
   return pass(merge, fbn, 1, isZero ? levelAbove(merge, fbn) : 1);
 }
@@ -276,6 +279,16 @@ function adoptField(
   }
   if (source.sharedBlocks === 0 && !hasPendingShares(engine)) return;
   engine.generation.move(vbn, source.ownerOfBlocks, above.ownerOfBlocks);
+}
+
+/**
+ * A split had filled the field with what the source's clients had put there: beside what lies below
+ * the source that is a change, and no fill.
+ */
+function keepChange(words: Uint32Array, at: number, theirs: Uint32Array): void {
+  const high = words[at + 1] as number;
+  const isFill = ((theirs[1] as number) & FLAG_FILLED) !== 0;
+  if ((high & FLAG_FILLED) !== 0 && !isFill) words[at + 1] = (high & ~FLAG_FILLED) >>> 0;
 }
 
 function hideField(merge: Merge, vbn: number): void {

@@ -6,6 +6,11 @@
  */
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import {
+  CERTIFICATE_BYTES,
+  type CertificateRecord,
+  encodeCertificate,
+} from '../../src/layout/certificate-record.js';
+import {
   type ExternalDescriptor,
   type ExternalFile,
   encodeExternalDescriptor,
@@ -44,6 +49,7 @@ import {
   type VdiskRecord,
 } from '../../src/layout/vdisk-record.js';
 import {
+  PLAIN_CERTIFICATE,
   PLAIN_DESCRIPTOR,
   PLAIN_FILE,
   PLAIN_FSINFO,
@@ -271,9 +277,35 @@ function recordStructures(): Structure[] {
       createdWallMs: { createdWallMs: MOST },
       name: { name: 'o' },
     },
-    derived: ['nameBytes'],
+    // A certificate brings several of its own fields with it: it is a structure by itself.
+    derived: ['nameBytes', 'certificate'],
   });
-  return [tree, vdisk];
+  const certificate = structure<CertificateRecord>({
+    name: 'certificate',
+    sizeBytes: CERTIFICATE_BYTES,
+    plain: PLAIN_CERTIFICATE,
+    encode: (record) => {
+      const bytes = new Uint8Array(CERTIFICATE_BYTES);
+      encodeCertificate(record, bytes);
+      return bytes;
+    },
+    fields: {
+      kind: { kind: 'verify' },
+      refutations: { refutations: U32_MOST },
+      wallMs: { wallMs: MOST },
+      cpNumber: { cpNumber: MOST },
+      formerTreeId: { formerTreeId: MOST },
+      blocks: { blocks: MOST },
+      filledCopies: { filledCopies: MOST },
+      filledShares: { filledShares: MOST },
+      filledZeros: { filledZeros: MOST },
+      compared: { compared: MOST },
+      excepted: { excepted: MOST },
+    },
+    // Each of these changes another field, too: its count or its flag.
+    derived: ['hasHash', 'nameBytes', 'contentHash', 'formerName'],
+  });
+  return [tree, vdisk, certificate];
 }
 
 function encodedEntry(entry: LogEntry): Uint8Array {

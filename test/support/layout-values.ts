@@ -12,6 +12,10 @@ import {
   STORE_BYTES_MAX,
 } from '../../src/base/units.js';
 import {
+  type CertificateRecord,
+  FORMER_NAME_BYTES_MAX,
+} from '../../src/layout/certificate-record.js';
+import {
   EXTERNAL_FILES_MAX,
   type ExternalDescriptor,
   type ExternalFile,
@@ -91,6 +95,23 @@ export const PLAIN_VDISK: VdiskRecord = {
   serial: new Uint8Array(16),
   createdCp: 0,
   createdWallMs: 0,
+  certificate: undefined,
+};
+
+export const PLAIN_CERTIFICATE: CertificateRecord = {
+  kind: 'split',
+  refutations: 0,
+  wallMs: 0,
+  cpNumber: 0,
+  formerTreeId: 0,
+  formerName: '',
+  blocks: 0,
+  filledCopies: 0,
+  filledShares: 0,
+  filledZeros: 0,
+  compared: 0,
+  excepted: 0,
+  contentHash: undefined,
 };
 
 export const PLAIN_FILE: ExternalFile = {
@@ -261,6 +282,22 @@ const names = fc
   .string({ unit: 'binary', minLength: 1, maxLength: NAME_BYTES_MAX })
   .filter((name) => encoder.encode(name).length <= NAME_BYTES_MAX);
 
+export const certificates: fc.Arbitrary<CertificateRecord> = recordOf({
+  kind: fc.constantFrom('split' as const, 'verify' as const),
+  refutations: u32,
+  wallMs: number,
+  cpNumber: number,
+  formerTreeId: number,
+  formerName: names.filter((name) => encoder.encode(name).length <= FORMER_NAME_BYTES_MAX),
+  blocks: number,
+  filledCopies: number,
+  filledShares: number,
+  filledZeros: number,
+  compared: number,
+  excepted: number,
+  contentHash: fc.option(fc.uint8Array({ minLength: 32, maxLength: 32 }), { nil: undefined }),
+});
+
 export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
   id: positive,
   kind: fc.constantFrom('vdisk' as const, 'snapshot' as const, 'external' as const),
@@ -271,6 +308,7 @@ export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
   serial: sixteen,
   createdCp: number,
   createdWallMs: number,
+  certificate: fc.option(certificates, { nil: undefined }),
 });
 
 const externalFiles: fc.Arbitrary<ExternalFile> = recordOf({

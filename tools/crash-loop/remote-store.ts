@@ -12,11 +12,13 @@ import { STORE_ERROR_KINDS, StoreError } from '../../src/base/store-error.js';
 import { ApiClient, type Ask } from '../../src/cli/api-client.js';
 import { CommandError } from '../../src/cli/failure.js';
 import type { RouteId } from '../../src/cli/routes.js';
+import { fromHash } from '../../src/control/certificates.js';
 import type { AnswerOf } from '../../src/control/operations.js';
 import type * as api from '../../src/control/schemas.js';
 import { systemClock } from '../../src/env/system-clock.js';
 import { DEFAULT_POLICY } from '../../src/layout/split-policy.js';
 import type { SplitJob, SplitOptions, VdiskInfo } from '../../src/main/store.js';
+import type { VerifyReport } from '../../src/split/certificate/make-certificate.js';
 import type { PolicyChange } from '../../src/split/policy-change.js';
 import type { SplitChange } from '../../src/split/split-jobs.js';
 import type { DiffExtent } from '../../src/vdisk/diff.js';
@@ -151,6 +153,14 @@ export class RemoteStore implements LivingStore {
     yield* (await this.#call('diff', { query })).extents;
   }
 
+  async verify(name: string): Promise<VerifyReport> {
+    const answer = await this.#call('verifyVdisk', { params: { name }, body: {} });
+    return {
+      certificate: fromCertificate(answer.certificate),
+      findings: answer.findings.map((each) => ({ ...each, fbn: each.fbn ?? undefined })),
+    };
+  }
+
   async scan(name: string): Promise<ScanReport> {
     return this.#call('scanVdisk', { params: { name } });
   }
@@ -229,10 +239,11 @@ function asStoreError(kind: string, message: string): Error {
   return new Error(`${kind}: ${message}`);
 }
 
-function toInfo({ backing, isMerging, split, ...same }: api.Vdisk): VdiskInfo {
+function toInfo({ backing, isMerging, split, certificate, ...same }: api.Vdisk): VdiskInfo {
   return {
     ...same,
     external: undefined,
+    certificate: certificate === null ? undefined : fromCertificate(certificate),
     backing: isMerging ? '' : (backing ?? undefined),
     split: split === null ? undefined : toState(split),
   };
@@ -251,6 +262,16 @@ function toState(split: NonNullable<api.Vdisk['split']>): VdiskInfo['split'] {
     rateBytesPerSecond: rateBytesPerSecond ?? undefined,
     // The acts do not look at it.
     policy: DEFAULT_POLICY,
+  };
+}
+
+function fromCertificate({ formerBacking, contentHash, ...same }: api.Certificate) {
+  return {
+    ...same,
+    wallMs: Date.parse(same.at),
+    formerTreeId: formerBacking?.treeId ?? 0,
+    formerName: formerBacking?.name ?? '',
+    contentHash: contentHash === null ? undefined : fromHash(contentHash),
   };
 }
 

@@ -1,4 +1,5 @@
 /** Vdisks, snapshots, clones, splits and their attachments. */
+import { fromHash, toHash, toVerification } from '../certificates.js';
 import type { ControlPlane } from '../control-plane.js';
 import type { InUse } from '../control-store.js';
 import { isOwnName } from '../exports.js';
@@ -24,6 +25,8 @@ type VdiskHandlers = Pick<
   | 'cancelSplit'
   | 'planSplit'
   | 'scanVdisk'
+  | 'verifyVdisk'
+  | 'hashVdisk'
   | 'attachVdisk'
   | 'detachVdisk'
   | 'listAttachments'
@@ -112,6 +115,22 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
       return { name, ...(await store.scan(name)) };
     },
 
+    verifyVdisk: async ({ params: { name }, body: { contentHash }, signal }) => {
+      checkNotOwn(name);
+      const hash = contentHash === undefined ? {} : { contentHash: fromHash(contentHash) };
+      const verify = () => store.verify(name, { ...hash, signal });
+      const verification = toVerification(name, await whileWanted(signal, name, verify));
+      events.add('vdisk-verified', verification);
+      return verification;
+    },
+
+    hashVdisk: async ({ params: { name }, signal }) => {
+      checkNotOwn(name);
+      const { sizeBytes } = store.show(name);
+      const hash = () => store.contentHash(name, { signal });
+      return { name, sizeBytes, contentHash: toHash(await whileWanted(signal, name, hash)) };
+    },
+
     attachVdisk: async ({ params: { name }, body }) => {
       checkNotOwn(name);
       const attachment = await attachments.attach(name, body);
@@ -151,6 +170,20 @@ async function deleteVdisk(plane: ControlPlane, name: string, inUse: InUse): Pro
     events.add('vdisk-deleted', { name: each });
   }
   if (inUse === 'split') plane.resumeSplits();
+}
+
+/** @throws {ApiError} cancelled: nobody waits for it any more */
+async function whileWanted<T>(
+  signal: AbortSignal,
+  name: string,
+  act: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    throw new ApiError('cancelled', `${name} was being read: its client is gone`);
+  }
 }
 
 function snapshotsOf(plane: ControlPlane, name: string): string[] {

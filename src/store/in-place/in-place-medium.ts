@@ -320,6 +320,16 @@ export class InPlaceMedium implements Medium {
     return bits;
   }
 
+  async loadUse(segment: number): Promise<void> {
+    await this.#takePending();
+    await this.#loadBits(segment);
+  }
+
+  useOf(segment: number): Uint32Array | undefined {
+    // The pending runs are in use, and not in the map.
+    return this.#pendingTaken === undefined ? undefined : this.#busyBits(segment);
+  }
+
   /** Opening: the runs that the consistency point left pending, before anything is placed. */
   #takePending(): Promise<void> {
     this.#pendingTaken ??= this.#takeRuns(this.#fsinfo.pending);

@@ -37,7 +37,7 @@ import type {
   Urgency,
 } from '../medium.js';
 import { collectDirty, rootOf } from '../metafile.js';
-import { popcountAll, VbnSet } from '../vbn-set.js';
+import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
 
@@ -196,6 +196,32 @@ export class ObjectLogMedium implements Medium {
       usedBlocks: this.#liveBlocks,
       freeDataBlocks: Math.max(0, this.#fsinfo.storeBlocks - taken),
     };
+  }
+
+  async loadUse(record: number): Promise<void> {
+    const { editor, usage } = this.#attached;
+    const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
+    if (fbn < usage.capacityFbn) await editor.load(usage, fbn);
+  }
+
+  useOf(record: number): Uint32Array | undefined {
+    const { editor, usage } = this.#attached;
+    const bits = new Uint32Array(SEGMENT_WORDS);
+    const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
+    const buffer = fbn >= usage.capacityFbn ? -1 : editor.trees.findMetaBlock(usage, fbn);
+    if (buffer === -2) return undefined;
+    if (buffer >= 0) {
+      const at = editor.pool.wordStart(buffer) + (record % USAGE_ENTRIES_PER_BLOCK) * 2;
+      if (usageLive(editor.pool.wordsOf(buffer)[at] as number) > 0) return bits.fill(0xffff_ffff);
+    }
+    for (const set of [this.#inFlight, ...[...this.#generations].map((each) => each.allocated)]) {
+      const more = set.bitsOf(record);
+      if (more === undefined) continue;
+      for (let word = 0; word < SEGMENT_WORDS; word++) {
+        bits[word] = (bits[word] as number) | (more[word] as number);
+      }
+    }
+    return bits;
   }
 
   isReady(): boolean {
