@@ -326,7 +326,7 @@ export class Model {
     return own.below === undefined ? undefined : { own, below: own.below, isSure };
   }
 
-  /** Vdisks that are over one deleted disk with this one: they may be split, and cancelled, as one. */
+  /** Vdisks over one deleted disk with this one: they may be split, and cancelled, as one. */
   splitWith(root: ModelDisk): ModelDisk[] {
     const deleted = this.#deletedBelow(root);
     return this.vdisks().filter((other) => {

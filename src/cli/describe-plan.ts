@@ -47,7 +47,7 @@ function afterwards({ usedBytesAfter, writeBytes, writeBytesMin }: ModePlan): st
 
 /** What deletions bring afterwards. */
 function givesBack({ backing }: SplitPlan): [string, (mode: ModePlan) => string][] {
-  const toText = (bytes: number | null): string =>
+  const toText = (bytes: ModePlan['givesBackBytes']): string =>
     bytes === null ? 'not known' : formatBytes(bytes);
   const alone = ({ givesBackBytes }: ModePlan): string => toText(givesBackBytes);
   if (backing === null) return [['comes back', alone]];

@@ -4,7 +4,7 @@ export interface Clock {
   nowMs(): number;
   /** Milliseconds since 1970, for people's eyes only: nothing may depend on it. */
   wallMs(): number;
-  /** Calls back once after the delay. A pending timer keeps no process alive, unless it is told to. */
+  /** Calls back once after the delay. A pending timer keeps no process alive by itself. */
   setTimer(delayMs: number, callback: () => void, options?: TimerOptions): Timer;
   /** Resolves after I/O and other work that waits has had its turn. */
   yield(): Promise<void>;

@@ -1,4 +1,4 @@
-/** The pace of splits, beside clients whose latency is a made-up function of what the split does. */
+/** The pace of splits beside clients whose latency is a function of what the splits do. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VirtualClock } from '../../sim/world/virtual-clock.js';

@@ -12,7 +12,9 @@ import {
 } from '../../test/support/stores.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import type { SplitMode } from '../layout/tree-record.js';
-import type { SplitJob, Store } from '../main/store.js';
+
+type Store = TestStore['store'];
+type SplitJob = Awaited<ReturnType<Store['split']>>;
 
 const MODES: readonly SplitMode[] = ['copy', 'share'];
 const SIZE = 24 * MIB;

@@ -109,8 +109,8 @@ const split: CommandRow = {
   details:
     'It goes on in the server; its clients notice nothing, and what it read from can be deleted ' +
     'afterwards. Ctrl-C ends the waiting, not the split. A plan changes nothing: it says what a ' +
-    'split would read, write and give back, in both modes or in the one given; of a split that is ' +
-    'under way, what is left. What is given for a split that is under way changes it.',
+    'split would read, write and give back, in both modes or in one; of a split that is under ' +
+    'way, what is left. What is given for a split that is under way changes it.',
   arguments: [VDISK_ROW],
   flags: [
     {

@@ -1,13 +1,10 @@
 /** Vdisks, snapshots, clones, splits and their attachments. */
-import { fromHash, toHash, toVerification } from '../certificates.js';
 import type { ControlPlane } from '../control-plane.js';
 import type { InUse } from '../control-store.js';
 import { isOwnName } from '../exports.js';
 import type { Handlers } from '../handler.js';
 import { ApiError } from '../problem.js';
 import type { Vdisk } from '../schemas.js';
-import { toPolicyChange } from '../split-options.js';
-import { planSplit } from '../split-plan.js';
 
 type VdiskHandlers = Pick<
   Handlers,
@@ -20,13 +17,7 @@ type VdiskHandlers = Pick<
   | 'relocateExternal'
   | 'createSnapshots'
   | 'createClones'
-  | 'splitVdisk'
-  | 'changeSplit'
-  | 'cancelSplit'
-  | 'planSplit'
   | 'scanVdisk'
-  | 'verifyVdisk'
-  | 'hashVdisk'
   | 'attachVdisk'
   | 'detachVdisk'
   | 'listAttachments'
@@ -83,52 +74,9 @@ export function vdiskHandlers(plane: ControlPlane): VdiskHandlers {
 
     createClones: ({ body: { source, names } }) => createClones(plane, source, names),
 
-    splitVdisk: ({ params: { name }, body: { mode, ...options } }) => {
-      checkNotOwn(name);
-      return plane.startSplit(name, { mode, ...toPolicyChange(options) });
-    },
-
-    changeSplit: async ({ params: { name }, body: { mode, isPaused, ...options } }) => {
-      checkNotOwn(name);
-      const change = toPolicyChange(options);
-      if (mode !== undefined) await store.changeSplit(name, { mode, ...change });
-      else if (Object.keys(change).length > 0) await store.changeSplit(name, change);
-      if (isPaused === true) await store.pauseSplit(name);
-      if (isPaused === false) await store.resumeSplit(name);
-      const vdisk = plane.show(name);
-      events.add('vdisk-changed', { ...vdisk, formerName: name });
-      return vdisk;
-    },
-
-    cancelSplit: async ({ params: { name }, query: { undo } }) => {
-      checkNotOwn(name);
-      return plane.cancelSplit(name, undo === 'true');
-    },
-
-    planSplit: ({ params: { name }, query, signal }) => {
-      checkNotOwn(name);
-      return planSplit(store, name, query, signal);
-    },
-
     scanVdisk: async ({ params: { name } }) => {
       checkNotOwn(name);
       return { name, ...(await store.scan(name)) };
-    },
-
-    verifyVdisk: async ({ params: { name }, body: { contentHash }, signal }) => {
-      checkNotOwn(name);
-      const hash = contentHash === undefined ? {} : { contentHash: fromHash(contentHash) };
-      const verify = () => store.verify(name, { ...hash, signal });
-      const verification = toVerification(name, await whileWanted(signal, name, verify));
-      events.add('vdisk-verified', verification);
-      return verification;
-    },
-
-    hashVdisk: async ({ params: { name }, signal }) => {
-      checkNotOwn(name);
-      const { sizeBytes } = store.show(name);
-      const hash = () => store.contentHash(name, { signal });
-      return { name, sizeBytes, contentHash: toHash(await whileWanted(signal, name, hash)) };
     },
 
     attachVdisk: async ({ params: { name }, body }) => {
@@ -170,20 +118,6 @@ async function deleteVdisk(plane: ControlPlane, name: string, inUse: InUse): Pro
     events.add('vdisk-deleted', { name: each });
   }
   if (inUse === 'split') plane.resumeSplits();
-}
-
-/** @throws {ApiError} cancelled: nobody waits for it any more */
-async function whileWanted<T>(
-  signal: AbortSignal,
-  name: string,
-  act: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await act();
-  } catch (error) {
-    if (!signal.aborted) throw error;
-    throw new ApiError('cancelled', `${name} was being read: its client is gone`);
-  }
 }
 
 function snapshotsOf(plane: ControlPlane, name: string): string[] {
