@@ -222,6 +222,7 @@ test('one vdisk: lineage, split, holders, attachment', () => {
       '  deletion  gives 512 bytes back',
       '  lineage   web -> golden@v1',
       '  split     copy, filling at 42.1 %, 400 B filled',
+      '  pace      balanced',
       '  job       split-1, 1 MiB/s, ETA 1:01',
       '  bad       512 bytes at 4096 cannot be read from the backing store',
       '  clients   7 (unix)',

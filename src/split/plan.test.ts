@@ -14,8 +14,8 @@ import { loadHoles } from './special-load.js';
 import { SplitJobs } from './split-jobs.js';
 
 const MODES: readonly SplitMode[] = ['copy', 'share'];
-/** The tree's record and the block over it, in each consistency point of a split: two or three. */
-const RECORD_BLOCKS = 6;
+/** The tree's record and the vdisk's, with the blocks over them, in each consistency point. */
+const RECORD_BLOCKS = 8;
 
 interface Shape {
   readonly name: string;

@@ -234,7 +234,7 @@ for (const medium of MEDIA) {
         test.rot(damaged);
         const job = await test.store.split('clone', { mode: 'copy' });
         await test.store.idle();
-        assert.equal(job.state()?.state, 'paused');
+        assert.equal(job.state()?.state, 'waiting');
         await test.store.delete('golden', { inUse: 'defer' });
         await usedBytes(test.store);
         const plan = await planOf(test.store, 'clone', 'copy');
