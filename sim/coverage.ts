@@ -29,6 +29,9 @@ export interface Totals {
   splitsCancelled: number;
   /** Under way when the power was cut. */
   splitsInterrupted: number;
+  /** Indirect blocks that splits shared, and of these the ones of level 2 and more. */
+  wholeShares: number;
+  tallShares: number;
   blocksHealed: number;
   outOfSpace: number;
   /** Requests that an external backing store failed. */
@@ -52,6 +55,8 @@ function newTotals(): Totals {
     splitsCompleted: 0,
     splitsCancelled: 0,
     splitsInterrupted: 0,
+    wholeShares: 0,
+    tallShares: 0,
     blocksHealed: 0,
     outOfSpace: 0,
     externalTroubles: 0,

@@ -180,6 +180,8 @@ export class Harness {
       throw new Violation(`${stats.blocksHealed} metadata blocks were not what was written`);
     }
     totals.splitsCompleted += stats.splitsCompleted;
+    totals.wholeShares += stats.splitWholeShares;
+    totals.tallShares += stats.splitTallShares;
     totals.consistencyPoints += stats.cpCount;
     totals.blocksHealed += stats.blocksHealed;
   }

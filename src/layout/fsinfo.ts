@@ -85,7 +85,17 @@ const READ_ONLY_KNOWN = FEATURE_PENDING;
  * the bytes of a file belong.
  */
 export const FEATURE_EXTERNAL = 1;
-const INCOMPATIBLE_KNOWN = FEATURE_EXTERNAL;
+/**
+ * Feature, incompatible: there may be a shared indirect block. Who does not know it would write it
+ * and free it as one tree's own. It stays once it is there.
+ */
+export const FEATURE_SHARED_INDIRECT = 2;
+const INCOMPATIBLE_KNOWN = FEATURE_EXTERNAL | FEATURE_SHARED_INDIRECT;
+
+/** True if the store announces shared indirect blocks. */
+export function hasSharedIndirect({ incompatible }: Pick<Fsinfo, 'incompatible'>): boolean {
+  return incompatible >= FEATURE_SHARED_INDIRECT;
+}
 
 const PENDING_OFFSET = 416;
 const PENDING_RUN_BYTES = 8;

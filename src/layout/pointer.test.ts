@@ -5,6 +5,7 @@ import { pointerWords } from '../../test/support/layout-values.js';
 import {
   FLAG_FILLED,
   FLAG_IN_MEMORY,
+  FLAG_SHARED,
   HOLE_VBN,
   pointerFault,
   putPointer,
@@ -44,11 +45,16 @@ test('what may stand on disk has no fault', () => {
   );
 });
 
-test('every flag but filled is a fault', () => {
+test('every flag but filled and shared is a fault, and shared without a block', () => {
   for (let bit = 24; bit < 32; bit++) {
     const words = Uint32Array.of(9, 2 ** bit, 9, 0);
     const fault = pointerFault(words, 0, 10);
-    assert.equal(fault, 2 ** bit === FLAG_FILLED ? undefined : 'has unknown flags', `bit ${bit}`);
+    const isKnown = 2 ** bit === FLAG_FILLED || 2 ** bit === FLAG_SHARED;
+    assert.equal(fault, isKnown ? undefined : 'has unknown flags', `bit ${bit}`);
+  }
+  for (const vbn of [HOLE_VBN, ZERO_VBN]) {
+    const fault = pointerFault(Uint32Array.of(vbn, FLAG_SHARED, 0, 0), 0, 10);
+    assert.equal(fault, 'is shared but names no block');
   }
 });
 

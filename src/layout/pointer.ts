@@ -23,11 +23,16 @@ export const ZERO_VBN = 1;
 /** Put there by a split, not by a client; on an upper field it covers all beneath. Word 1. */
 export const FLAG_FILLED = 0x0100_0000;
 /**
+ * The indirect block may have other names, and so may every one beneath it. Never on a pointer to a
+ * data block: of these the reference file tells. Word 1.
+ */
+export const FLAG_SHARED = 0x0200_0000;
+/**
  * In memory only: word 0 is the buffer that holds the block, which has no VBN yet. Word 1.
  * A block with this flag is never written to a medium.
  */
 export const FLAG_IN_MEMORY = 0x8000_0000;
-const FLAGS_ON_DISK = FLAG_FILLED;
+const FLAGS_ON_DISK = FLAG_FILLED | FLAG_SHARED;
 export const VBN_HIGH_MASK = 0x00ff_ffff;
 
 invariant(
@@ -62,6 +67,7 @@ export function pointerFault(words: Uint32Array, word: number, vbnEnd: number): 
   const vbn = vbnAt(words, word);
   if (vbn >= vbnEnd) return `names VBN ${vbn}, beyond the store's ${vbnEnd}`;
   if (vbn <= ZERO_VBN && (words[word + 2] as number) !== 0) return 'has a checksum but no block';
+  if (vbn <= ZERO_VBN && (high & FLAG_SHARED) !== 0) return 'is shared but names no block';
   if ((words[word + 3] as number) !== 0) return 'has its spare word set';
   return undefined;
 }

@@ -78,6 +78,9 @@ export interface StoreStats {
   readonly splitsCompleted: number;
   readonly splitBlocksFilled: number;
   readonly splitBackingBlocksRead: number;
+  /** Indirect blocks that splits shared whole, and of these the ones of level 2 and more. */
+  readonly splitWholeShares: number;
+  readonly splitTallShares: number;
   /** A consistency point is being written. */
   readonly cpInProgress: boolean;
   /** What the background job is at. */
@@ -441,6 +444,8 @@ export class Store {
       splitsCompleted: this.#splits.counters.completed,
       splitBlocksFilled: this.#splits.counters.blocksFilled,
       splitBackingBlocksRead: this.#splits.counters.backingBlocksRead,
+      splitWholeShares: this.#splits.counters.wholeShares,
+      splitTallShares: this.#splits.counters.tallShares,
       cpInProgress: this.#engine.frozenGeneration !== undefined,
       background: this.#background.current,
       recovered: this.#recovered,

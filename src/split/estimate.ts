@@ -68,5 +68,10 @@ export function estimateGiveBack(
     blocks += Math.max(0, mappedBlocks - sharedBlocks);
     metaBlocks += Math.ceil(mappedBlocks / FIELDS_PER_BLOCK);
   }
-  return { copyBlocks: blocks, shareBlocks: Math.max(0, blocks - plainBlocks), metaBlocks };
+  return {
+    copyBlocks: blocks,
+    shareBlocks: Math.max(0, blocks - plainBlocks),
+    copyMetaBlocks: metaBlocks,
+    shareMetaBlocks: metaBlocks,
+  };
 }

@@ -40,6 +40,7 @@ import {
   isHoleField,
   lineageOf,
   loadHoles,
+  ownerAt,
   type SplitParts,
 } from './special-load.js';
 
@@ -251,8 +252,7 @@ function ownersNow(
     const at = index * POINTER_WORDS;
     const isBuffer = ((resolution.words[at + 1] as number) & FLAG_IN_MEMORY) !== 0;
     if (isBuffer || vbnAt(resolution.words, at) !== vbn) return undefined;
-    const owner = lineage[resolution.words[at + 3] as number] as Tree;
-    owners.set(index, owner.ownerOfBlocks);
+    owners.set(index, ownerAt(lineage, resolution.words, at));
   }
   return owners;
 }

@@ -4,20 +4,23 @@
  *
  * - What nobody else reads through dies, and so do deleted trees below that only it holds.
  * - What one other tree reads through is merged into that one, and what that one hides of it comes
- *   back. What the merge saves of indirect blocks is not counted.
+ *   back. What the merge saves of indirect blocks is not counted, nor what
+ *   it copies of shared ones.
  * - What several read through stays, and gives nothing back before they let go.
  *
- * What another tree names, too, does not come back; after a share split that is every block which
- * the split has shared. Shares count when a consistency point holds them.
+ * What another tree names, too, does not come back, nor anything beneath such an indirect block;
+ * after a share split that is every block which the split has shared. Shares count when a consistency point holds them.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { REFERENCE_ENTRIES_PER_BLOCK } from '../layout/reference-entry.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
-import type { Tree } from '../store/tree.js';
+import { alignDown, type Tree } from '../store/tree.js';
+import { sharedAbove } from '../vdisk/subtree.js';
 import { PathCount } from './path-count.js';
-import { isPlain, type PlanOptions } from './plan.js';
+import { isPlain, type PlanOptions, startOf } from './plan.js';
+import { shareWhole } from './share-whole.js';
 import { loadHoles, type SplitParts } from './special-load.js';
 
 /** Ranges between two yields: about a millisecond. */
@@ -28,13 +31,15 @@ export interface GiveBack {
   readonly copyBlocks: number;
   readonly shareBlocks: number;
   /** Indirect blocks. */
-  readonly metaBlocks: number;
+  readonly copyMetaBlocks: number;
+  readonly shareMetaBlocks: number;
 }
 
 interface Sum {
   copyBlocks: number;
   shareBlocks: number;
-  metaBlocks: number;
+  copyMetaBlocks: number;
+  shareMetaBlocks: number;
 }
 
 /** What becomes of a tree: it dies, it is merged into the one over it, or it is held by several. */
@@ -77,7 +82,7 @@ export async function giveBackOf(
   doomed: readonly Tree[],
   { signal }: PlanOptions = {},
 ): Promise<GiveBack> {
-  const sum: Sum = { copyBlocks: 0, shareBlocks: 0, metaBlocks: 0 };
+  const sum: Sum = { copyBlocks: 0, shareBlocks: 0, copyMetaBlocks: 0, shareMetaBlocks: 0 };
   for (const [dying, fate] of fatesOf(tree, doomed)) {
     if (fate.kind === 'held') continue;
     const above = fate.kind === 'merges' ? fate.into : undefined;
@@ -106,19 +111,24 @@ async function addTree(walk: Walk): Promise<void> {
   const { parts, dying, above, sum, signal } = walk;
   const { engine } = parts;
   const paths = new PathCount(engine, dying, dying.height);
+  const sharePaths = new PathCount(engine, dying, dying.height);
+  const wholes = new WholeShares(parts, walk.tree, dying);
   let looked = 0;
   for (let fbn = dying.goneBelowFbn; fbn < dying.capacityFbn; ) {
-    const { words, nextFbn } = await loadFields(engine, dying, fbn);
-    if (words !== undefined) {
-      await addRange(walk, fbn, words);
+    const { words, nextFbn, sharedUntil } = await loadFields(engine, dying, fbn);
+    if (words !== undefined && sharedUntil <= fbn) {
+      const whole = await wholes.levelAt(fbn);
+      await addRange(walk, fbn, words, whole > 0);
       if (above === undefined) await paths.add(fbn);
+      if (above === undefined) await sharePaths.add(fbn, whole + 1);
     }
-    fbn = nextFbn;
+    fbn = Math.max(nextFbn, sharedUntil);
     if (++looked % SLICE_RANGES === 0) await engine.options.clock.yield();
     engine.assertAlive();
     signal?.throwIfAborted();
   }
-  sum.metaBlocks += paths.blocks;
+  sum.copyMetaBlocks += paths.blocks;
+  sum.shareMetaBlocks += sharePaths.blocks;
 }
 
 interface Fields {
@@ -128,6 +138,36 @@ interface Fields {
   readonly isHole: boolean;
   /** First FBN that the answer does not speak of. */
   readonly nextFbn: number;
+  /** An indirect block that others name, too, leads to all below this FBN; 0: none does. */
+  readonly sharedUntil: number;
+}
+
+/** Which indirect blocks of its backing store the tree's split will share whole. */
+class WholeShares {
+  readonly #parts: SplitParts;
+  readonly #tree: Tree;
+  readonly #isBacking: boolean;
+  #level = 0;
+  #endFbn = 0;
+
+  constructor(parts: SplitParts, tree: Tree, dying: Tree) {
+    this.#parts = parts;
+    this.#tree = tree;
+    this.#isBacking = tree.backing === dying;
+  }
+
+  /** Level of the one over this FBN; 0 if there is none. Calls come in order of FBNs. */
+  async levelAt(fbn: number): Promise<number> {
+    if (!this.#isBacking || fbn < startOf(this.#tree)) return 0;
+    if (fbn < this.#endFbn) return this.#level;
+    const clone = this.#tree;
+    const isOver = (): boolean => clone.gone;
+    const whole = await shareWhole(this.#parts, { clone, fbn, isPlan: true, isOver });
+    if (whole?.isNew !== true) return 0;
+    this.#level = whole.level;
+    this.#endFbn = whole.nextFbn;
+    return whole.level;
+  }
 }
 
 async function loadFields(engine: Engine, tree: Tree, fbn: number): Promise<Fields> {
@@ -137,19 +177,27 @@ async function loadFields(engine: Engine, tree: Tree, fbn: number): Promise<Fiel
     if (found === WALK_FIELD) {
       const { fieldWords, fieldAt } = trees;
       const words = fieldWords.slice(fieldAt, fieldAt + FIELDS_PER_BLOCK * POINTER_WORDS);
-      return { words, isHole: false, nextFbn: fbn + FIELDS_PER_BLOCK };
+      const level =
+        trees.sharedLevel === 0 ? 0 : await sharedAbove(engine, tree, fbn, trees.sharedLevel);
+      const sharedUntil = level === 0 ? 0 : alignDown(fbn, level) + (SPAN_BLOCKS[level] as number);
+      return { words, isHole: false, nextFbn: fbn + FIELDS_PER_BLOCK, sharedUntil };
     }
     if (found !== WALK_MISS) {
       const span = SPAN_BLOCKS[trees.level] as number;
       const nextFbn = (Math.floor(fbn / span) + 1) * span;
-      return { words: undefined, isHole: found === WALK_HOLE, nextFbn };
+      return { words: undefined, isHole: found === WALK_HOLE, nextFbn, sharedUntil: 0 };
     }
     await loader.loadMeta(trees.missVbn, trees.missCrc);
     engine.assertAlive();
   }
 }
 
-async function addRange(walk: Walk, fbn: number, words: Uint32Array): Promise<void> {
+async function addRange(
+  walk: Walk,
+  fbn: number,
+  words: Uint32Array,
+  isWhole: boolean,
+): Promise<void> {
   const { parts, tree, above, sum } = walk;
   const isHidden = above === undefined ? () => true : await hiddenBy(parts.engine, above, fbn);
   const { holes } = await loadHoles(parts, tree, { base: fbn, first: 0, end: FIELDS_PER_BLOCK });
@@ -163,7 +211,7 @@ async function addRange(walk: Walk, fbn: number, words: Uint32Array): Promise<vo
     if ((!isBuffer && vbn <= ZERO_VBN) || !isHidden(index)) continue;
     if (!isBuffer && (await references.has(vbn))) continue;
     sum.copyBlocks++;
-    if (!shared.has(vbn)) sum.shareBlocks++;
+    if (!isWhole && !shared.has(vbn)) sum.shareBlocks++;
   }
 }
 

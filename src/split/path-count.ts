@@ -24,11 +24,14 @@ export class PathCount {
     this.#height = height;
   }
 
-  /** The range of this FBN will be changed. Calls come in order of FBNs. */
-  async add(fbn: number): Promise<void> {
-    if (this.#last[1] === Math.floor(fbn / (SPAN_BLOCKS[1] as number))) return;
+  /**
+   * The range of this FBN will be changed, from the block of a level up. Calls come in order of
+   * FBNs.
+   */
+  async add(fbn: number, fromLevel = 1): Promise<void> {
+    if (this.#last[fromLevel] === Math.floor(fbn / (SPAN_BLOCKS[fromLevel] as number))) return;
     const absentLevel = await this.#absentLevel(fbn);
-    for (let level = 1; level <= this.#height; level++) {
+    for (let level = fromLevel; level <= this.#height; level++) {
       const index = Math.floor(fbn / (SPAN_BLOCKS[level] as number));
       if (this.#last[level] === index) return;
       this.#last[level] = index;

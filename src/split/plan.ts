@@ -10,7 +10,8 @@
  * 3. What is filled is no hole: of a split under way it counts what is left.
  * 4. Memory: 128 KiB for each TiB of data that a share split names.
  *
- * fill.ts decides what is copied and what is shared; this must say the same.
+ * fill.ts decides what is copied and what is shared, share-whole.ts what one pointer shares; this
+ * must say the same.
  */
 import { ZERO_BLOCK_CRC } from '../base/checksum.js';
 import { StoreError } from '../base/store-error.js';
@@ -21,6 +22,7 @@ import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import { VbnSet } from '../store/vbn-set.js';
 import { PathCount } from './path-count.js';
+import { mayShareWhole, shareWhole, type WholeShare } from './share-whole.js';
 import { type Hole, type HolesOfRange, loadHoles, type SplitParts } from './special-load.js';
 
 /** Level-1 ranges that are looked at together: as many as the split fills together. */
@@ -62,7 +64,7 @@ export async function planTree(
   mode: SplitMode,
   options: PlanOptions = {},
 ): Promise<SplitWork> {
-  return workOf(await countHoles(parts, tree, options), mode);
+  return workOf(await countHoles(parts, tree, mode, options), mode);
 }
 
 /** The holes that a split has to fill, by what has to be done for them. */
@@ -124,7 +126,8 @@ export function isPlain({ vbn, isExternal, validBytes, crc }: Hole): boolean {
 export async function countHoles(
   parts: SplitParts,
   tree: Tree,
-  { signal }: PlanOptions = {},
+  mode: SplitMode,
+  { signal }: PlanOptions,
 ): Promise<HoleCount> {
   const { engine } = parts;
   const tally = new Tally(engine, tree);
@@ -134,7 +137,18 @@ export async function countHoles(
     for (let fbn = startOf(tree); fbn * BLOCK_BYTES < tree.readThroughLimitBytes; ) {
       signal?.throwIfAborted();
       checkThere(tree);
-      const ranges = await loadWindow(parts, tree, fbn);
+      const isWhole = mode === 'share' && mayShareWhole(tree);
+      const isOver = (): boolean => signal?.aborted === true || tree.gone;
+      const whole = isWhole
+        ? await shareWhole(parts, { clone: tree, fbn, isPlan: true, isOver })
+        : undefined;
+      if (whole !== undefined) {
+        if (whole.isNew) await tally.addWhole(fbn, whole);
+        fbn = whole.nextFbn;
+        if (++windows % SLICE_WINDOWS === 0) await engine.options.clock.yield();
+        continue;
+      }
+      const ranges = await loadWindow(parts, tree, fbn, isWhole ? 1 : WINDOW_RANGES);
       for (const { start, holes, nextFbn } of ranges) {
         await tally.add(start, holes);
         fbn = Math.max(fbn, nextFbn);
@@ -153,9 +167,9 @@ interface Range extends HolesOfRange {
 }
 
 /** Together, so that a store that is not in memory is not waited for range by range. */
-function loadWindow(parts: SplitParts, tree: Tree, fbn: number): Promise<Range[]> {
+function loadWindow(parts: SplitParts, tree: Tree, fbn: number, ranges: number): Promise<Range[]> {
   const loads: Promise<Range>[] = [];
-  for (let at = 0; at < WINDOW_RANGES; at++) {
+  for (let at = 0; at < ranges; at++) {
     const start = fbn + at * FIELDS_PER_BLOCK;
     const fields = { base: start, first: 0, end: FIELDS_PER_BLOCK };
     loads.push(loadHoles(parts, tree, fields).then((found) => ({ start, ...found })));
@@ -205,10 +219,21 @@ class Tally {
     else if (!isPlain(hole)) this.#zero++;
     else {
       this.#plain++;
-      const fbn = Math.floor(hole.vbn / REFERENCE_ENTRIES_PER_BLOCK);
-      this.#references.add(fbn);
-      this.#referenceEnd = Math.max(this.#referenceEnd, fbn + 1);
+      this.#addReference(hole.vbn);
     }
+  }
+
+  /** An indirect block that is shared, with all beneath. */
+  async addWhole(start: number, { blocks, level, vbn }: WholeShare): Promise<void> {
+    this.#plain += blocks;
+    this.#addReference(vbn);
+    await this.#paths.add(start, level + 1);
+  }
+
+  #addReference(vbn: number): void {
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    this.#references.add(fbn);
+    this.#referenceEnd = Math.max(this.#referenceEnd, fbn + 1);
   }
 
   async end(): Promise<HoleCount> {

@@ -18,7 +18,7 @@ import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Reservation } from '../store/reservation.js';
 import type { Tree } from '../store/tree.js';
 import { FLAG_EXTERNAL, type Missing } from '../vdisk/resolution.js';
-import { isHoleField, lineageOf, type SplitParts } from './special-load.js';
+import { isHoleField, lineageOf, ownerAt, type SplitParts } from './special-load.js';
 
 export interface SharedPart {
   readonly blocks: number;
@@ -78,6 +78,8 @@ interface Source {
   readonly words: Uint32Array;
   readonly start: number;
   readonly masked: ReadonlyMap<number, number> | undefined;
+  /** All of it; else each pointer says it. */
+  readonly isBeneathShared: boolean;
 }
 
 /** Undefined if there is nothing. */
@@ -92,12 +94,14 @@ function sourceOf(
     const found = trees.walk(backing, fbn);
     if (found === WALK_MISS) return { missing: [{ vbn: trees.missVbn, crc: trees.missCrc }] };
     if (found !== WALK_FIELD) return undefined;
-    return { words: trees.fieldWords, start: trees.fieldAt, masked: undefined };
+    const { fieldWords: words, fieldAt: start, sharedLevel } = trees;
+    return { words, start, masked: undefined, isBeneathShared: sharedLevel > 0 };
   }
   const resolution = resolver.resolve(backing, fbn / FIELDS_PER_BLOCK);
   if (resolution === undefined) return { missing: resolver.missing.slice() };
   if (resolution.dataCount === 0) return undefined;
-  return { words: resolution.words, start: 0, masked: resolution.masked };
+  const { words, masked } = resolution;
+  return { words, start: 0, masked, isBeneathShared: false };
 }
 
 interface PlainHoles {
@@ -156,7 +160,7 @@ function put(
   clone: Tree,
   fbn: number,
   plain: readonly number[],
-  { words, start: from }: Source,
+  { words, start: from, isBeneathShared }: Source,
 ): void {
   const { engine } = parts;
   const { trees, generation } = engine;
@@ -172,7 +176,7 @@ function put(
     const at = from + index * POINTER_WORDS;
     const vbn = vbnAt(words, at);
     putPointer(own, start + index * POINTER_WORDS, vbn, words[at + 2] as number, FLAG_FILLED);
-    const owner = (lineage[words[at + 3] as number] as Tree).ownerOfBlocks;
+    const owner = isBeneathShared ? 0 : ownerAt(lineage, words, at);
     if (blocks > 0 && vbn === first + blocks && owner === ownerId) {
       blocks++;
       continue;

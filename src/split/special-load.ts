@@ -6,7 +6,14 @@
  * It takes messages from the backdoor (split-jobs.ts): there is no client behind them.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
-import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import {
+  FLAG_IN_MEMORY,
+  FLAG_SHARED,
+  HOLE_VBN,
+  POINTER_WORDS,
+  vbnAt,
+  ZERO_VBN,
+} from '../layout/pointer.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
@@ -134,6 +141,12 @@ export function lineageOf(tree: Tree): Tree[] {
   const trees: Tree[] = [];
   for (let at: Tree | undefined = tree; at !== undefined; at = at.backing) trees.push(at);
   return trees;
+}
+
+/** Whose block the reference file knows it as: 0 beneath a shared pointer. */
+export function ownerAt(lineage: readonly Tree[], words: Uint32Array, at: number): number {
+  if (((words[at + 1] as number) & FLAG_SHARED) !== 0) return 0;
+  return (lineage[words[at + 3] as number] as Tree).ownerOfBlocks;
 }
 
 function alignUp(fbn: number): number {

@@ -56,7 +56,13 @@ export class SplitJobs {
   readonly #host: LoopHost;
   #stopped = false;
   readonly speed = new SplitSpeed();
-  readonly counters: SplitCounters = { completed: 0, blocksFilled: 0, backingBlocksRead: 0 };
+  readonly counters: SplitCounters = {
+    completed: 0,
+    blocksFilled: 0,
+    backingBlocksRead: 0,
+    wholeShares: 0,
+    tallShares: 0,
+  };
 
   /** `onRelease` is called when a backing store has lost a holder, or a split its hold on one. */
   constructor(parts: SplitParts, table: VdiskTable, load: ClientLoad, onRelease: () => void) {

@@ -10,12 +10,13 @@
  */
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, MIB } from '../base/units.js';
-import type { Tree } from '../store/tree.js';
+import type { Tree, TreeSplit } from '../store/tree.js';
 import { isMerging } from '../vdisk/merge-job.js';
 import { type FillOutcome, fillFields } from './fill.js';
 import type { Governor } from './governor.js';
 import { ReadAhead } from './read-ahead.js';
 import { boundOf } from './reservation.js';
+import { mayShareWhole, shareWhole } from './share-whole.js';
 import type { SplitParts } from './special-load.js';
 import { fieldsOf } from './special-load.js';
 import { addBad, type Job } from './split-job.js';
@@ -34,6 +35,9 @@ export interface SplitCounters {
   completed: number;
   blocksFilled: number;
   backingBlocksRead: number;
+  /** Indirect blocks shared whole, and of these the ones of level 2 and more. */
+  wholeShares: number;
+  tallShares: number;
 }
 
 /** What the loop needs of who runs it. */
@@ -117,17 +121,15 @@ export class SplitLoop {
     const blocks = isSmall ? SMALL_WINDOW_BLOCKS : WINDOW_BLOCKS;
     const end = Math.min(from + blocks - (from % blocks), ...further);
     const reads = this.#ahead.take(from);
-    const filledBefore = members.map((job) => job.filledBlocks);
     const fills = members.map((job) => this.#fillWindow(job, from, end, reads));
     const all = settleAll(fills);
     for (const job of members) job.stepping = all;
     // The next window, if all go on to it together.
     if (further.length === 0) this.#readNext(members, end, blocks);
-    await all;
+    const filled = await all;
     for (const job of members) job.stepping = undefined;
     counters.backingBlocksRead += reads.blocksRead;
     await reads.release();
-    const filled = members.map((job, index) => job.filledBlocks - (filledBefore[index] as number));
     governor.charge(
       members.map(({ pace }) => pace),
       Math.max(...filled),
@@ -139,20 +141,24 @@ export class SplitLoop {
     await parts.engine.options.clock.yield();
   }
 
+  /** @returns how many blocks were filled one by one */
   async #fillWindow(
     job: Job,
     from: number,
     end: number,
     reads: ReturnType<ReadAhead['take']>,
-  ): Promise<void> {
-    const { parts, counters, speed } = this.#host;
+  ): Promise<number> {
+    const { parts, speed } = this.#host;
     const { clock } = parts.engine.options;
     const { tree, reservation } = job;
     const beganMs = clock.nowMs();
     const { split } = tree;
-    if (split === undefined || job.isAtEnd) return;
+    if (split === undefined || job.isAtEnd) return 0;
+    if (split.mode === 'share' && (await this.#shareWhole(job, split, from))) return 0;
+    // Behind this range the next one may be part of a whole share.
+    const to = split.mode === 'share' && mayShareWhole(tree) ? endOfRange(from, end) : end;
     const fills: Promise<FillOutcome>[] = [];
-    for (const fields of fieldsOf(from, end)) {
+    for (const fields of fieldsOf(from, to)) {
       const isBeyond = (fields.base + fields.first) * BLOCK_BYTES >= tree.readThroughLimitBytes;
       if (isBeyond) break;
       const task = { clone: tree, mode: split.mode, fields, reads, reservation };
@@ -168,19 +174,42 @@ export class SplitLoop {
         trouble = outcome.kind === 'no-space' ? 'out of space' : outcome.reason;
         break;
       }
-      job.filledBlocks += outcome.blocks;
-      counters.blocksFilled += outcome.blocks;
       blocks += outcome.blocks;
       for (const fbn of outcome.bad) addBad(split.bad, fbn);
       position = Math.max(position, outcome.nextFbn);
     }
     speed.note(split.mode, { beganMs, endedMs, blocks });
-    if (tree.split !== split || tree.gone || split.phase === 'undoing') return;
+    const isThere = this.#noteFilled(job, split, blocks, position);
+    if (isThere && trouble !== undefined) this.#host.wait(job, trouble);
+    return blocks;
+  }
+
+  /** @returns true if something that begins there was shared whole */
+  async #shareWhole(job: Job, split: TreeSplit, from: number): Promise<boolean> {
+    const { parts, counters } = this.#host;
+    const { tree, reservation } = job;
+    const isOver = (): boolean => this.#host.isStopped || tree.split !== split || !job.isReady;
+    const whole = await shareWhole(parts, { clone: tree, fbn: from, reservation, isOver });
+    if (whole === undefined) return false;
+    const isTall = whole.nextFbn - from > FIELDS_PER_BLOCK;
+    if (whole.isNew) counters.wholeShares++;
+    if (whole.isNew && isTall) counters.tallShares++;
+    this.#noteFilled(job, split, whole.blocks, whole.nextFbn);
+    return true;
+  }
+
+  /** The split has come to this FBN. @returns false if there is none any more */
+  #noteFilled(job: Job, split: TreeSplit, blocks: number, position: number): boolean {
+    const { parts, counters } = this.#host;
+    const { tree, reservation } = job;
+    job.filledBlocks += blocks;
+    counters.blocksFilled += blocks;
+    if (tree.split !== split || tree.gone || split.phase === 'undoing') return false;
     parts.engine.trees.noteDirty(tree, parts.engine.generation);
     split.positionFbn = Math.min(position, Math.ceil(tree.sizeBytes / BLOCK_BYTES));
     reservation?.keep(boundOf(tree, split.mode));
-    if (trouble !== undefined) this.#host.wait(job, trouble);
     parts.engine.changed();
+    return true;
   }
 
   /** Begins to read for the window from `from` on, if one of the jobs copies. */
@@ -203,6 +232,10 @@ export class SplitLoop {
     if (this.#filledBytes > FILLED_BYTES_MAX) await engine.consistencyPoint();
     else if (this.#filledBytes * 2 > FILLED_BYTES_MAX) engine.wantConsistencyPoint();
   }
+}
+
+function endOfRange(from: number, end: number): number {
+  return Math.min(end, (Math.floor(from / FIELDS_PER_BLOCK) + 1) * FIELDS_PER_BLOCK);
 }
 
 /** Waits for all, so that none is left running, then throws what the first failure was. */

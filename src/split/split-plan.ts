@@ -71,7 +71,7 @@ export interface SplitSubject {
 }
 
 interface Findings {
-  readonly count: HoleCount;
+  readonly counts: Readonly<Record<SplitMode, HoleCount>>;
   readonly backing: GiveBack | undefined;
   readonly vdisk: GiveBack | undefined;
 }
@@ -88,14 +88,14 @@ export async function planSplit(
   return {
     basis: options.estimate === true ? 'estimate' : 'scan',
     usedBytes: parts.engine.medium.space.usedBlocks * BLOCK_BYTES,
-    modes: modes.map((mode) => toModePlan(parts, workOf(found.count, mode), found, speed)),
+    modes: modes.map((mode) => toModePlan(parts, workOf(found.counts[mode], mode), found, speed)),
   };
 }
 
 function estimate({ tree, backing, backingVdisk }: SplitSubject): Findings {
   const count = estimateHoles(tree);
   return {
-    count,
+    counts: { copy: count, share: count },
     backing: estimateGiveBack(tree, [backing], count),
     vdisk: estimateGiveBack(tree, backingVdisk, count),
   };
@@ -109,7 +109,10 @@ async function scan(
   // What it brings to the medium can be shared, and what was shared has its second owner then.
   await parts.engine.consistencyPoint();
   return {
-    count: await countHoles(parts, tree, options),
+    counts: {
+      copy: await countHoles(parts, tree, 'copy', options),
+      share: await countHoles(parts, tree, 'share', options),
+    },
     backing: await giveBackOf(parts, tree, [backing], options),
     vdisk: await giveBackOf(parts, tree, backingVdisk, options),
   };
@@ -152,5 +155,6 @@ function bytesBack(
 ): number | undefined {
   if (giveBack === undefined) return undefined;
   const dataBlocks = mode === 'copy' ? giveBack.copyBlocks : giveBack.shareBlocks;
-  return (dataBlocks + giveBack.metaBlocks * metaCopies) * BLOCK_BYTES;
+  const metaBlocks = mode === 'copy' ? giveBack.copyMetaBlocks : giveBack.shareMetaBlocks;
+  return (dataBlocks + metaBlocks * metaCopies) * BLOCK_BYTES;
 }

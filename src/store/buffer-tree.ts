@@ -12,13 +12,17 @@
  *    frozen buffer gets its VBN, that pointer gets it too; if there is none, the VBN is free at
  *    once.
  * 4. A block that becomes dirty gives up its old VBN in the same step.
- * 5. Nothing here waits. A missing block is reported (`missVbn`, `missCrc`): load it, start again.
+ * 5. A block that may have other names (FLAG_SHARED, on its pointer or on one above) is never
+ *    changed: a copy is, and the generation notes that this tree names what the copy names. So what
+ *    is reached without that flag belongs to this tree alone.
+ * 6. Nothing here waits. A missing block is reported (`missVbn`, `missCrc`): load it, start again.
  */
 import { invariant } from '../base/invariant.js';
-import { SPAN_BLOCKS } from '../base/units.js';
+import { FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import {
   FLAG_FILLED,
   FLAG_IN_MEMORY,
+  FLAG_SHARED,
   HOLE_VBN,
   POINTER_WORDS,
   VBN_HIGH_MASK,
@@ -51,6 +55,8 @@ export class BufferTrees {
   level = 0;
   /** WALK_HOLE, WALK_ZERO: the upper pointer says filled; WALK_FIELD: one above the field does. */
   filledAbove = false;
+  /** Level of the highest block on the walk that a shared pointer names; 0 if there is none. */
+  sharedLevel = 0;
   /** WALK_MISS: the metadata block to load. */
   missVbn = 0;
   missCrc = 0;
@@ -69,15 +75,18 @@ export class BufferTrees {
     if (fbn >= (SPAN_BLOCKS[tree.height] as number) || fbn < tree.goneBelowFbn) {
       this.level = 1;
       this.filledAbove = false;
+      this.sharedLevel = 0;
       return WALK_HOLE;
     }
     let words: Uint32Array = tree.root;
     let at = 0;
     this.filledAbove = false;
+    this.sharedLevel = 0;
     for (let level = tree.height; ; level--) {
       const high = words[at + 1] as number;
       let buffer: number;
       if ((high & FLAG_FILLED) !== 0) this.filledAbove = true;
+      if ((high & FLAG_SHARED) !== 0 && this.sharedLevel === 0) this.sharedLevel = level;
       if ((high & FLAG_IN_MEMORY) !== 0) {
         buffer = words[at] as number;
       } else {
@@ -105,17 +114,19 @@ export class BufferTrees {
   }
 
   /**
-   * Number of indirect blocks that making the level-1 block of this FBN dirty would make dirty, or
-   * -1 if one of them is not loaded.
+   * Number of indirect blocks that making the level-1 block of this FBN dirty would make dirty,
+   * with those of the reference file if some are shared; -1 if one of them is not loaded.
    */
   pathCost(tree: Tree, fbn: number, generation: number): number {
     invariant(fbn < (SPAN_BLOCKS[tree.height] as number), 'the tree is high enough for the FBN');
     let words: Uint32Array = tree.root;
     let at = 0;
     let cost = 0;
+    let isShared = false;
     for (let level = tree.height; level >= 1; level--) {
       const high = words[at + 1] as number;
       let buffer: number;
+      if ((high & FLAG_SHARED) !== 0) isShared = true;
       if ((high & FLAG_IN_MEMORY) !== 0) {
         buffer = words[at] as number;
         if (this.#pool.generation[buffer] !== generation) cost++;
@@ -129,9 +140,27 @@ export class BufferTrees {
           return -1;
         }
         cost++;
+        if (isShared) cost += this.#unshareCost(vbn, buffer);
       }
       words = this.#pool.wordsOf(buffer);
       at = this.#pool.wordStart(buffer) + fieldIndex(fbn, level) * POINTER_WORDS;
+    }
+    return cost;
+  }
+
+  /** Blocks of the reference file, of both its lower levels, that counting the names changes. */
+  #unshareCost(vbn: number, buffer: number): number {
+    const words = this.#pool.wordsOf(buffer);
+    const start = this.#pool.wordStart(buffer);
+    let block = Math.floor(vbn / FIELDS_PER_BLOCK);
+    let cost = 2;
+    for (let at = start; at < start + BLOCK_WORDS; at += POINTER_WORDS) {
+      const named = vbnAt(words, at);
+      if (named <= ZERO_VBN) continue;
+      const next = Math.floor(named / FIELDS_PER_BLOCK);
+      if (next === block) continue;
+      cost += Math.floor(next / FIELDS_PER_BLOCK) === Math.floor(block / FIELDS_PER_BLOCK) ? 1 : 2;
+      block = next;
     }
     return cost;
   }
@@ -148,7 +177,7 @@ export class BufferTrees {
     let holderIndex = 0;
     this.#noteDirty(tree, generation);
     for (let level = tree.height; ; level--) {
-      const buffer = this.#dirtyField(words, at, level, generation);
+      const buffer = this.#dirtyField(tree, words, at, level, generation);
       pool.holder[buffer] = holder;
       pool.holderIndex[buffer] = holderIndex;
       const index = fieldIndex(fbn, level);
@@ -181,7 +210,13 @@ export class BufferTrees {
   }
 
   /** Makes the block that the pointer names a dirty buffer of this generation. */
-  #dirtyField(words: Uint32Array, at: number, level: number, generation: Generation): number {
+  #dirtyField(
+    tree: Tree,
+    words: Uint32Array,
+    at: number,
+    level: number,
+    generation: Generation,
+  ): number {
     const pool = this.#pool;
     const high = words[at + 1] as number;
     if ((high & FLAG_IN_MEMORY) !== 0) {
@@ -193,11 +228,13 @@ export class BufferTrees {
     let buffer: number;
     if (vbn <= ZERO_VBN) {
       buffer = this.#newBlock(vbn, high & FLAG_FILLED);
+    } else if ((high & FLAG_SHARED) !== 0) {
+      buffer = this.#unshare(tree, vbn, level, generation);
     } else {
       buffer = this.#own(vbn);
       generation.metaFrees.add(vbn);
-      if ((high & FLAG_FILLED) !== 0) this.#pushDownFilled(buffer);
     }
+    if (vbn > ZERO_VBN && (high & FLAG_FILLED) !== 0) this.#pushDown(buffer, FLAG_FILLED);
     pool.setDirty(buffer, generation.number);
     pool.unpin(buffer);
     this.dirtyMetaCount++;
@@ -221,6 +258,27 @@ export class BufferTrees {
     return buffer;
   }
 
+  /** A buffer, pinned, with a copy of the block, which this tree does not name any more. */
+  #unshare(tree: Tree, vbn: number, level: number, generation: Generation): number {
+    const pool = this.#pool;
+    const shared = pool.find(vbn);
+    invariant(shared >= 0, 'the path was loaded before it is made dirty');
+    pool.pin(shared);
+    const buffer = pool.take();
+    this.#copyBlock(shared, buffer);
+    pool.unpin(shared);
+    const words = pool.wordsOf(buffer);
+    const start = pool.wordStart(buffer);
+    const named: number[] = [];
+    for (let at = start; at < start + BLOCK_WORDS; at += POINTER_WORDS) {
+      const below = vbnAt(words, at);
+      if (below > ZERO_VBN) named.push(below);
+    }
+    generation.unshare({ vbn, treeId: tree.ownerOfBlocks, level, named });
+    if (level > 1) this.#pushDown(buffer, FLAG_SHARED);
+    return buffer;
+  }
+
   #newBlock(vbn: number, filled: number): number {
     const pool = this.#pool;
     const buffer = pool.take();
@@ -236,12 +294,13 @@ export class BufferTrees {
     return buffer;
   }
 
-  /** A filled flag above covers all beneath; before something beneath changes it moves down. */
-  #pushDownFilled(buffer: number): void {
+  /** A flag above covers all beneath; before something beneath changes it moves down. */
+  #pushDown(buffer: number, flag: number): void {
     const words = this.#pool.wordsOf(buffer);
     const start = this.#pool.wordStart(buffer);
+    const least = flag === FLAG_SHARED ? ZERO_VBN : HOLE_VBN;
     for (let at = start; at < start + BLOCK_WORDS; at += POINTER_WORDS) {
-      if (vbnAt(words, at) !== HOLE_VBN) words[at + 1] = (words[at + 1] as number) | FLAG_FILLED;
+      if (vbnAt(words, at) > least) words[at + 1] = (words[at + 1] as number) | flag;
     }
   }
 
@@ -336,10 +395,16 @@ export class BufferTrees {
   }
 
   /** Makes the block that field `index` of a dirty buffer names dirty; `level` is that block's. */
-  dirtyBelow(buffer: number, index: number, level: number, generation: Generation): number {
+  dirtyBelow(
+    tree: Tree,
+    buffer: number,
+    index: number,
+    level: number,
+    generation: Generation,
+  ): number {
     const pool = this.#pool;
     const at = pool.wordStart(buffer) + index * POINTER_WORDS;
-    const below = this.#dirtyField(pool.wordsOf(buffer), at, level, generation);
+    const below = this.#dirtyField(tree, pool.wordsOf(buffer), at, level, generation);
     pool.holder[below] = buffer;
     pool.holderIndex[below] = index;
     return below;
@@ -348,7 +413,7 @@ export class BufferTrees {
   /** Makes the tree's root block dirty. */
   dirtyRoot(tree: Tree, generation: Generation): number {
     this.#noteDirty(tree, generation);
-    const root = this.#dirtyField(tree.root, 0, tree.height, generation);
+    const root = this.#dirtyField(tree, tree.root, 0, tree.height, generation);
     this.#pool.holder[root] = rootHolder(tree.index);
     this.#pool.holderIndex[root] = 0;
     return root;
@@ -453,7 +518,7 @@ export class BufferTrees {
   /** Makes a level-0 block of a metafile dirty; it and its path must be loaded. */
   dirtyMetaBlock(tree: Tree, fbn: number, generation: Generation): number {
     const holder = this.dirtyPath(tree, fbn, generation);
-    const buffer = this.#dirtyField(this.fieldWords, this.fieldAt, 0, generation);
+    const buffer = this.#dirtyField(tree, this.fieldWords, this.fieldAt, 0, generation);
     this.#pool.holder[buffer] = holder;
     this.#pool.holderIndex[buffer] = fieldIndex(fbn, 1);
     return buffer;

@@ -15,7 +15,13 @@ import { BLOCK_BYTES } from '../base/units.js';
 import type { Clock, Timer } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
 import { EXTERNAL_HEIGHT } from '../layout/external-descriptor.js';
-import { FEATURE_EXTERNAL, METAFILES, type Metafile } from '../layout/fsinfo.js';
+import {
+  FEATURE_EXTERNAL,
+  FEATURE_SHARED_INDIRECT,
+  hasSharedIndirect,
+  METAFILES,
+  type Metafile,
+} from '../layout/fsinfo.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import { REFERENCE_ENTRIES_PER_BLOCK, REFERENCE_WORDS } from '../layout/reference-entry.js';
 import { TREE_RECORDS_PER_BLOCK } from '../layout/tree-record.js';
@@ -62,6 +68,8 @@ export class Engine {
   readonly #reserved = new Reservations();
   /** Trees whose content stands outside of the store. */
   readonly externals = new Set<Tree>();
+  /** There may be shared indirect blocks: the next consistency point announces it, for good. */
+  sharesIndirect: boolean;
   readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, cpMs: 0, logGroups: 0 };
   readonly writer: LogWriter;
   /** Called when a consistency point is durable: trees that died in it can be freed. */
@@ -98,6 +106,7 @@ export class Engine {
     const { fsinfo } = medium;
     this.metafiles = this.#openMetafiles();
     this.generation = this.newGeneration(fsinfo.cpNumber + 1);
+    this.sharesIndirect = hasSharedIndirect(fsinfo);
     this.nextTreeId = fsinfo.nextTreeId;
     this.nextVdiskId = fsinfo.nextVdiskId;
     medium.attach({
@@ -187,7 +196,7 @@ export class Engine {
     const frozen = this.#cp?.generation;
     const treeCount = trees.size + (frozen?.trees.size ?? 0);
     const vdiskCount = vdisks.size + (frozen?.vdisks.size ?? 0);
-    const references = this.generation.referenceFbns.size + (frozen?.referenceFbns.size ?? 0);
+    const references = this.generation.referenceBlocks + (frozen?.referenceBlocks ?? 0);
     const records =
       Math.min(treeCount, Math.ceil(this.treeSlots.end / TREE_RECORDS_PER_BLOCK) + 1) +
       Math.min(vdiskCount, Math.ceil(this.vdiskSlots.end / VDISK_RECORDS_PER_BLOCK) + 1);
@@ -230,7 +239,8 @@ export class Engine {
   /** True if a consistency point could give blocks back. */
   get hasPendingFrees(): boolean {
     if (this.#cp !== undefined) return true;
-    return this.generation.dataFreeCount > 0 || this.generation.metaFrees.size > 0;
+    const { dataFreeCount, metaFrees, sharedFrees } = this.generation;
+    return dataFreeCount > 0 || metaFrees.size > 0 || sharedFrees.size > 0;
   }
 
   get hasBufferRoom(): boolean {
@@ -360,12 +370,17 @@ export class Engine {
         metafiles: this.metafiles,
         live: () => this.generation,
         roomMade: () => this.roomMade(),
-        incompatible: this.externals.size > 0 ? FEATURE_EXTERNAL : 0,
+        incompatible: this.#features(),
         ids: () => ({ nextTreeId: this.nextTreeId, nextVdiskId: this.nextVdiskId }),
       },
       generation,
     );
     return { generation, point };
+  }
+
+  #features(): number {
+    const external = this.externals.size > 0 ? FEATURE_EXTERNAL : 0;
+    return external + (this.sharesIndirect ? FEATURE_SHARED_INDIRECT : 0);
   }
 
   #thaw(generation: Generation): void {
@@ -406,10 +421,33 @@ export class Engine {
   #maybeShared(vbn: number): boolean {
     const file = this.metafiles.reference;
     const isEmpty = ((file.root[0] as number) | (file.root[1] as number)) === 0;
-    const frozenShares = this.#cp?.generation.shares.length ?? 0;
-    if (isEmpty) return this.generation.shares.length + frozenShares > 0;
+    if (isEmpty) return this.generation.hasNewNames || this.#cp?.generation.hasNewNames === true;
     const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
     return fbn < file.capacityFbn && this.#referenceWalker.findMetaBlock(file, fbn) !== -1;
+  }
+
+  /**
+   * How many trees and blocks name the indirect block, which a shared pointer names: as of the last
+   * consistency point, and for this synchronous step. 'wait': one that changes it is under way.
+   * 'load': `referenceMiss` says what.
+   */
+  namesOf(vbn: number): number | 'wait' | 'load' {
+    if (this.#cp?.generation.renames(vbn) === true) return 'wait';
+    if (this.generation.sharedFrees.has(vbn)) return 'wait';
+    const file = this.metafiles.reference;
+    const fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK);
+    if (fbn >= file.capacityFbn) return 1;
+    const buffer = this.#referenceWalker.findMetaBlock(file, fbn);
+    if (buffer === -2) return 'load';
+    if (buffer < 0) return 1;
+    const at = (vbn % REFERENCE_ENTRIES_PER_BLOCK) * REFERENCE_WORDS;
+    return Math.max(1, this.pool.wordsOf(buffer)[this.pool.wordStart(buffer) + at] as number);
+  }
+
+  /** Loads the block of the reference file that `namesOf` missed. */
+  loadReference(): Promise<void> {
+    const { missVbn, missCrc } = this.#referenceWalker;
+    return this.loader.loadMeta(missVbn, missCrc);
   }
 
   /** True if more than one tree names the block, as of the last consistency point. */

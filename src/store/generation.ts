@@ -2,6 +2,7 @@
  * A generation: everything that changed between two freezes, and so goes into one consistency
  * point. There are at most two: the one that clients change, and the one that is being written.
  */
+import { FIELDS_PER_BLOCK } from '../base/units.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import { REFERENCE_ENTRIES_PER_BLOCK } from '../layout/reference-entry.js';
 import type { VdiskRecord } from '../layout/vdisk-record.js';
@@ -19,10 +20,38 @@ export interface Share {
 
 /** A block that one tree names instead of another. */
 export interface Move {
+  readonly kind: 'move';
   readonly vbn: number;
   readonly fromId: number;
   readonly toId: number;
-  /** Shares that came before it: the two are applied in the order in which they happened. */
+  /** What is no data block counts for no tree's `sharedBlocks`. */
+  readonly isData: boolean;
+}
+
+/** An indirect block that one more tree names. */
+export interface Lending {
+  readonly kind: 'lend';
+  readonly vbn: number;
+  /** Tree whose block it was, or 0 if it stands beneath a shared pointer. */
+  readonly ownerId: number;
+  readonly withId: number;
+}
+
+/** A tree named a shared block, and names a copy of its own instead. */
+export interface Unsharing {
+  readonly kind: 'unshare';
+  readonly vbn: number;
+  readonly treeId: number;
+  readonly level: number;
+  /** What the block names, and so the copy. */
+  readonly named: readonly number[];
+}
+
+export type Renaming = Move | Lending | Unsharing;
+
+/** Applied in the order in which they happened, together with the shares. */
+export interface RenamingStep {
+  readonly renaming: Renaming;
   readonly sharesBefore: number;
 }
 
@@ -42,13 +71,18 @@ export class Generation {
   /** Blocks placed; in place a metadata block counts with its second copy. */
   readonly allocated = new VbnSet();
   readonly shares: Share[] = [];
-  /** Blocks that moved from one tree to another, by a merge. */
-  readonly moves: Move[] = [];
+  /** Blocks that moved from one tree to another, by a merge, and shared indirect blocks. */
+  readonly renamings: RenamingStep[] = [];
+  /** Shared indirect blocks that a dying tree let go of, with all beneath, and as whose. */
+  readonly sharedFrees = new Map<number, number>();
+  /** Indirect blocks whose entries the renamings change. */
+  readonly #renamed = new VbnSet();
   /** Acts and ranges that are not in the log yet, in order. A unit is one act. */
   units: LogEntry[][] = [];
   dataFreeCount = 0;
-  /** Blocks of the reference file that this generation may change. */
-  readonly referenceFbns = new Set<number>();
+  /** Blocks of the reference file that this generation may change, of its two lower levels. */
+  readonly #referenceFbns = new Set<number>();
+  readonly #referenceUppers = new Set<number>();
 
   constructor(number: number, maybeShared: (vbn: number) => boolean = () => false) {
     this.number = number;
@@ -59,23 +93,84 @@ export class Generation {
   share({ vbn, blocks, ownerId, withId }: Share): void {
     const last = this.shares.at(-1);
     const isNext = last?.ownerId === ownerId && last.withId === withId;
-    // A run does not go on behind a move: the order of the two counts.
-    const isBehindMove = this.moves.at(-1)?.sharesBefore === this.shares.length;
-    if (last !== undefined && isNext && last.vbn + last.blocks === vbn && !isBehindMove) {
+    // A run does not go on behind a renaming: the order of the two counts.
+    const isBehindRenaming = this.renamings.at(-1)?.sharesBefore === this.shares.length;
+    if (last !== undefined && isNext && last.vbn + last.blocks === vbn && !isBehindRenaming) {
       last.blocks += blocks;
     } else {
       this.shares.push({ vbn, blocks, ownerId, withId });
     }
     const end = (vbn + blocks) / REFERENCE_ENTRIES_PER_BLOCK;
     for (let fbn = Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK); fbn < end; fbn++) {
-      this.referenceFbns.add(fbn);
+      this.#noteReference(fbn);
     }
   }
 
   /** The block is named by another tree instead, with all owners that it has. */
-  move(vbn: number, fromId: number, toId: number): void {
-    this.moves.push({ vbn, fromId, toId, sharesBefore: this.shares.length });
-    this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
+  move(vbn: number, fromId: number, toId: number, isData = true): void {
+    this.#rename({ kind: 'move', vbn, fromId, toId, isData });
+    this.#noteReferenceOf(vbn);
+  }
+
+  /** One more tree names the indirect block. */
+  lend(vbn: number, ownerId: number, withId: number): void {
+    this.#rename({ kind: 'lend', vbn, ownerId, withId });
+    this.#noteReferenceOf(vbn);
+    this.#renamed.add(vbn);
+  }
+
+  /** The tree names a copy of the block from now on. */
+  unshare(unsharing: Omit<Unsharing, 'kind'>): void {
+    const { vbn, level, named } = unsharing;
+    this.#rename({ kind: 'unshare', ...unsharing });
+    this.#noteReferenceOf(vbn);
+    this.#renamed.add(vbn);
+    for (const below of named) {
+      this.#noteReferenceOf(below);
+      if (level > 1) this.#renamed.add(below);
+    }
+  }
+
+  #rename(renaming: Renaming): void {
+    this.renamings.push({ renaming, sharesBefore: this.shares.length });
+  }
+
+  /** A dying tree lets go of a shared indirect block, and of all beneath. */
+  freeShared(ownerId: number, vbn: number): void {
+    this.sharedFrees.set(vbn, ownerId);
+    this.#noteReferenceOf(vbn);
+  }
+
+  /** True if the entry of the indirect block is to change in this generation, or may. */
+  renames(vbn: number): boolean {
+    return this.#renamed.has(vbn) || this.sharedFrees.has(vbn);
+  }
+
+  /** True if blocks may have entries that the file does not have yet. */
+  get hasNewNames(): boolean {
+    return this.shares.length > 0 || this.#renamed.size > 0;
+  }
+
+  /** True if a name of this tree is to be counted that the tree's counter does not know of yet. */
+  countsFor(treeId: number): boolean {
+    return (
+      this.shares.some(({ ownerId, withId }) => ownerId === treeId || withId === treeId) ||
+      this.renamings.some(({ renaming }) => renaming.kind === 'move' && renaming.toId === treeId)
+    );
+  }
+
+  /** Blocks of the reference file that this generation may write. */
+  get referenceBlocks(): number {
+    return this.#referenceFbns.size + this.#referenceUppers.size;
+  }
+
+  #noteReferenceOf(vbn: number): void {
+    this.#noteReference(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
+  }
+
+  #noteReference(fbn: number): void {
+    this.#referenceFbns.add(fbn);
+    this.#referenceUppers.add(Math.floor(fbn / FIELDS_PER_BLOCK));
   }
 
   freeData(treeId: number, vbn: number): void {
@@ -86,9 +181,7 @@ export class Generation {
     }
     set.add(vbn);
     this.dataFreeCount++;
-    if (this.#maybeShared(vbn)) {
-      this.referenceFbns.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
-    }
+    if (this.#maybeShared(vbn)) this.#noteReferenceOf(vbn);
   }
 
   /** True if a consistency point of this generation would change nothing. */
@@ -100,7 +193,8 @@ export class Generation {
       this.dataFrees.size === 0 &&
       this.metaFrees.size === 0 &&
       this.allocated.size === 0 &&
-      this.shares.length === 0
+      !this.hasNewNames &&
+      this.sharedFrees.size === 0
     );
   }
 }

@@ -93,7 +93,8 @@ function cutBlock(cut: Cut, buffer: number, level: number, base: number): void {
     const isEmpty = ((words[at + 1] as number) & FLAG_IN_MEMORY) === 0 && vbnAt(words, at) <= 1;
     // Zeros stay zeros; a hole stays one unless a part of it has to hide the backing store.
     if (isEmpty && (vbnAt(words, at) === ZERO_VBN || cut.target === HOLE_VBN)) continue;
-    cutBlock(cut, trees.dirtyBelow(buffer, index, level - 1, generation), level - 1, fbn);
+    const below = trees.dirtyBelow(cut.tree, buffer, index, level - 1, generation);
+    cutBlock(cut, below, level - 1, fbn);
   }
 }
 

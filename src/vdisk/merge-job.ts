@@ -9,28 +9,26 @@
  *    the source's fields.
  * 2. It waits for whoever holds the source: diffs, exports, splits that fill from or into it.
  * 3. The tree above leaves the source only after a consistency point that holds every adoption.
- * 4. It does not begin while the tree above is split; once it has begun, a split waits for its end,
+ * 4. Of a shared block only a whole adoption moves the name; where the tree above needs less or
+ *    more, the source first gets a copy of its own, durably (merge-shared.ts).
+ * 5. It does not begin while the tree above is split; once it has begun, a split waits for its end,
  *    so that nobody else reads what was half taken over.
  */
 import { StoreError } from '../base/store-error.js';
-import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import { FLAG_FILLED, FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_HOLE, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
-import { alignDown, fieldIndex, type Tree } from '../store/tree.js';
+import type { Tree } from '../store/tree.js';
 import { treeEntry } from './acts.js';
-import { freePath, untilDurable } from './free-job.js';
+import { untilDurable } from './free-job.js';
+import { type Counted, mergeShared } from './merge-shared.js';
+import { holeLevel, isCountedAbove, type Merge, type MergeStep, pass } from './merge-step.js';
 import type { Resolver } from './resolution.js';
+import { hasShared, pointerAt } from './subtree.js';
 
 const SLICE_RANGES = 64;
-
-interface Merge {
-  readonly engine: Engine;
-  readonly resolver: Resolver;
-  readonly source: Tree;
-  readonly above: Tree;
-}
 
 type Stop = () => boolean;
 
@@ -66,7 +64,9 @@ export async function mergeDown(
   await untilDurable(engine, source);
   const [above] = source.over();
   if (above === undefined) return undefined;
-  const merge: Merge = { engine, resolver, source, above };
+  const mayShare = engine.sharesIndirect && (await hasShared(engine, source));
+  const merge: Merge = { engine, resolver, source, above, mayShare };
+  const counted: Counted = { vbn: 0, blocks: 0 };
   let ranges = 0;
   while (source.goneBelowFbn < source.capacityFbn) {
     if (isStopped() || !mayMerge(source, above)) return undefined;
@@ -74,6 +74,7 @@ export async function mergeDown(
     engine.pool.makeFree(4 * above.height + 8);
     let step = mergeRange(merge, source.goneBelowFbn);
     if (step === 'mask') step = await mergeMasked(merge, source.goneBelowFbn);
+    if (step === 'shared') step = await mergeShared(merge, source.goneBelowFbn, counted, isStopped);
     if (step === 'load') {
       await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
     } else if (step === 'space') {
@@ -132,8 +133,6 @@ async function release(merge: Merge, isStopped: Stop): Promise<boolean> {
   return true;
 }
 
-type MergeStep = 'done' | 'load' | 'space' | 'mask';
-
 /** Moves the cursor of the source on by one range or subtree. */
 function mergeRange(merge: Merge, fbn: number): MergeStep {
   const { engine, source, above } = merge;
@@ -141,6 +140,7 @@ function mergeRange(merge: Merge, fbn: number): MergeStep {
   trees.noteDirty(source, engine.generation);
   const found = trees.walk(source, fbn);
   if (found === WALK_MISS) return 'load';
+  if (trees.sharedLevel > 0) return 'shared';
   const level = found === WALK_FIELD ? 1 : trees.level;
   if (found === WALK_HOLE) return pass(merge, fbn, level, level + 1);
   if (fbn * BLOCK_BYTES >= above.readThroughLimitBytes && found === WALK_ZERO) {
@@ -152,76 +152,38 @@ function mergeRange(merge: Merge, fbn: number): MergeStep {
   return mergeFields(merge, fbn, found === WALK_ZERO);
 }
 
-/** The source's cursor goes to the end of this block; indirect blocks that it passes are freed. */
-function pass(merge: Merge, fbn: number, level: number, freeFrom: number): MergeStep {
-  const next = alignDown(fbn, level) + (SPAN_BLOCKS[level] as number);
-  freePath(merge.engine, merge.source, fbn, next, freeFrom);
-  merge.source.goneBelowFbn = next;
-  merge.resolver.dropRanges(Math.floor(fbn / FIELDS_PER_BLOCK), Math.ceil(next / FIELDS_PER_BLOCK));
-  return 'done';
-}
-
 /**
  * The highest level at which the tree above has nothing at all here, so that it can adopt the
  * source's pointer for the whole subtree; 0 if there is none, -1 if something is not loaded.
  */
 function wholeLevel(merge: Merge, fbn: number, levelMax: number): number {
-  const { engine, source, above } = merge;
+  const { engine, source } = merge;
   // The reference file keeps owners by tree: blocks it knows are moved one by one.
   if (source.sharedBlocks !== 0 || hasPendingShares(engine)) return 0;
-  const found = engine.trees.walk(above, fbn);
-  if (found === WALK_MISS) return -1;
-  if (found !== WALK_HOLE) return 0;
-  if (fbn >= above.capacityFbn) return 0;
-  for (let level = Math.min(engine.trees.level, levelMax); level >= 1; level--) {
-    const span = SPAN_BLOCKS[level] as number;
-    if (fbn % span !== 0) continue;
-    if ((fbn + span) * BLOCK_BYTES > above.readThroughLimitBytes) continue;
-    return level;
-  }
-  return 0;
+  // Where no data is left a shared pointer may still be.
+  return holeLevel(merge, fbn, merge.mayShare ? 1 : levelMax);
 }
 
 /** True if there are shares that no tree's counter knows of yet. */
 function hasPendingShares(engine: Engine): boolean {
-  const frozen = engine.frozenGeneration?.shares.length ?? 0;
-  return engine.generation.shares.length + frozen > 0;
+  return engine.generation.hasNewNames || engine.frozenGeneration?.hasNewNames === true;
 }
 
 function adoptSubtree(merge: Merge, fbn: number, level: number): MergeStep {
   const { engine, source, above } = merge;
-  const pointer = pointerAt(engine, source, fbn, level);
+  const found = pointerAt(engine, source, fbn, level);
+  if (typeof found === 'string') return 'load';
   const cost = 2 * above.height;
   if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost }, 'merge')) return 'space';
   if (level < above.height && engine.trees.pathCost(above, fbn, engine.generation.number) < 0) {
     return 'load';
   }
-  engine.trees.putSubtree(above, fbn, level, pointer, engine.generation);
+  engine.trees.putSubtree(above, fbn, level, found.pointer, engine.generation);
   // Nobody knows how many blocks hang on it: from here on the tree above counts what is left of the
   // source too (`isCountedAbove`), so that a TRIM of what it adopted never takes away too many.
   above.mappedBlocks += source.mappedBlocks;
   source.mappedBlocks = 0;
   return pass(merge, fbn, level, level + 1);
-}
-
-/** Asked at a block of the source: a source that counts none of its blocks gave its count away. */
-function isCountedAbove(merge: Merge): boolean {
-  return merge.source.mappedBlocks === 0;
-}
-
-/** The source's pointer to its block of this level over the FBN; loaded, since a walk went by. */
-function pointerAt(engine: Engine, tree: Tree, fbn: number, level: number): Uint32Array {
-  const { pool } = engine;
-  let words: Uint32Array = tree.root;
-  let at = 0;
-  for (let above = tree.height; above > level; above--) {
-    const vbn = vbnAt(words, at);
-    if (vbn <= ZERO_VBN) break;
-    const buffer = pool.find(vbn);
-    words = pool.wordsOf(buffer);
-    at = pool.wordStart(buffer) + fieldIndex(fbn, above) * POINTER_WORDS;
-  }
-  return words.slice(at, at + POINTER_WORDS);
 }
 
 /** One level-1 range, field by field. */

@@ -13,7 +13,14 @@
  *    until the association is released.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
-import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import {
+  FLAG_IN_MEMORY,
+  FLAG_SHARED,
+  HOLE_VBN,
+  POINTER_WORDS,
+  vbnAt,
+  ZERO_VBN,
+} from '../layout/pointer.js';
 import { type BufferTrees, WALK_FIELD, WALK_MISS, WALK_ZERO } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
 import { PIECE_BLOCKS } from './external-store.js';
@@ -27,7 +34,10 @@ const RANGE_WORDS = FIELDS_PER_BLOCK * POINTER_WORDS;
 const RANGES_OF_PIECE = 16;
 
 export class Resolution {
-  /** Pointers like an indirect block's; the fourth word is the depth the block was found at. */
+  /**
+   * Pointers like an indirect block's; the fourth word is the depth the block was found at. Shared:
+   * the block is named beneath a shared pointer.
+   */
   readonly words: Uint32Array;
   /** Blocks of which only so many bytes count, by index: a read-through limit lies in them. */
   masked: Map<number, number> | undefined;
@@ -183,7 +193,8 @@ export class Resolver {
   ): void {
     const to = index * POINTER_WORDS;
     resolution.words[to] = from[at] as number;
-    resolution.words[to + 1] = from[at + 1] as number;
+    const shared = this.#trees.sharedLevel > 0 && !isBuffer ? FLAG_SHARED : 0;
+    resolution.words[to + 1] = (from[at + 1] as number) | shared;
     resolution.words[to + 2] = from[at + 2] as number;
     resolution.words[to + 3] = depth;
     resolution.dataCount++;

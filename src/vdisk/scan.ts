@@ -2,14 +2,15 @@
  * Exact figures that take a walk over level-1 blocks (no data is read): what a vdisk reads through,
  * and what deleting it would give back.
  */
-import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../base/units.js';
+import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import { FLAG_IN_MEMORY, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_FIELD, WALK_MISS } from '../store/buffer-tree.js';
 import type { Engine } from '../store/engine.js';
-import type { Tree } from '../store/tree.js';
+import { alignDown, type Tree } from '../store/tree.js';
 import { SOURCE_MISS, SOURCE_ZERO } from './block-source.js';
 import { emptyUntil } from './block-status.js';
 import type { Reader } from './reader.js';
+import { sharedAbove } from './subtree.js';
 
 export interface ScanReport {
   /** Bytes that the vdisk reads from its backing stores. */
@@ -61,7 +62,7 @@ async function countReadThrough(engine: Engine, reader: Reader, tree: Tree): Pro
   return count;
 }
 
-/** Data blocks of the tree without an entry in the reference file. */
+/** Data blocks that this tree alone names: no entry in the reference file, nor one above. */
 async function countExclusive(engine: Engine, tree: Tree): Promise<number> {
   let count = 0;
   for (let fbn = 0, looked = 0; fbn < tree.capacityFbn; ) {
@@ -70,7 +71,13 @@ async function countExclusive(engine: Engine, tree: Tree): Promise<number> {
       await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
       continue;
     }
-    if (found !== WALK_FIELD) {
+    const { sharedLevel } = engine.trees;
+    const shared = sharedLevel > 0 ? await sharedAbove(engine, tree, fbn, sharedLevel) : 0;
+    // Looking into the reference file may have let the path leave memory.
+    if (sharedLevel > 0 && engine.trees.walk(tree, fbn) !== found) continue;
+    if (shared > 0) {
+      fbn = alignDown(fbn, shared) + (SPAN_BLOCKS[shared] as number);
+    } else if (found !== WALK_FIELD) {
       fbn = (Math.floor(fbn / 256 ** engine.trees.level) + 1) * 256 ** engine.trees.level;
     } else {
       count += await countFields(engine, tree, fbn);

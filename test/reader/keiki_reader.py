@@ -75,7 +75,7 @@ def decode_pointer(data, offset, store_blocks):
     vbn = int.from_bytes(data[offset:offset + 7], "little")
     flags = data[offset + 7]
     crc, spare = struct.unpack_from("<II", data, offset + 8)
-    check(flags & ~1 == 0, "a pointer with unknown flags %#x" % flags)
+    check(flags & ~3 == 0, "a pointer with unknown flags %#x" % flags)
     check(vbn < store_blocks, "a pointer to VBN %d of a store of %d blocks" % (vbn, store_blocks))
     check(spare == 0, "a pointer with its spare word set")
     check(vbn > 1 or crc == 0, "a pointer with a checksum but no block")
@@ -119,7 +119,7 @@ class Fsinfo:
                 raise Unsupported(what)
 
         known(u32(block, 12) == 1, "format version %d" % u32(block, 12))
-        known(block[48:56] == bytes(8), "incompatible features")
+        known(u64(block, 48) & ~2 == 0, "incompatible features")
         known(u32(block, 56) == BLOCK, "blocks of %d bytes" % u32(block, 56))
         known(u32(block, 60) == SEGMENT_BLOCKS, "segments of %d blocks" % u32(block, 60))
         known(u32(block, 64) == 1, "checksum kind %d" % u32(block, 64))

@@ -139,15 +139,35 @@ export async function externalScene(kind: MediumKind): Promise<Specimen> {
   return specimen;
 }
 
-export type JobName = 'copy split' | 'share split' | 'trim' | 'delete' | 'merge';
-export const JOBS: readonly JobName[] = ['copy split', 'share split', 'trim', 'delete', 'merge'];
+export type JobName =
+  | 'copy split'
+  | 'share split'
+  | 'whole split'
+  | 'trim'
+  | 'trim of a shared one'
+  | 'delete'
+  | 'delete of a shared one'
+  | 'merge';
+export const JOBS: readonly JobName[] = [
+  'copy split',
+  'share split',
+  'whole split',
+  'trim',
+  'trim of a shared one',
+  'delete',
+  'delete of a shared one',
+  'merge',
+];
 
 /** True if the store, as its last CP has it, is in the middle of the job. */
 const IN_THE_MIDDLE: Readonly<Record<JobName, (tree: TreeRecord) => boolean>> = {
   'copy split': ({ split }) => split?.mode === 'copy' && split.positionFbn > 0,
   'share split': ({ split }) => split?.mode === 'share' && split.positionFbn > 0,
+  'whole split': ({ split, sharedBlocks }) => split !== undefined && sharedBlocks > 0,
   trim: ({ countedById, goneBelowFbn }) => countedById !== 0 && goneBelowFbn > 0,
   delete: ({ state, goneBelowFbn }) => state === 'dying' && goneBelowFbn > 0,
+  'trim of a shared one': ({ countedById, goneBelowFbn }) => countedById !== 0 && goneBelowFbn > 0,
+  'delete of a shared one': ({ state, goneBelowFbn }) => state === 'dying' && goneBelowFbn > 0,
   merge: ({ state, goneBelowFbn }) => state === 'deleting' && goneBelowFbn > 0,
 };
 
@@ -174,16 +194,38 @@ export async function jobScene(kind: MediumKind, job: JobName): Promise<Specimen
   assert.fail(`no consistency point held a part of the ${job}`);
 }
 
+async function writeEverywhere(store: Store): Promise<void> {
+  const clone = store.vdisk('clone');
+  for (let at = 8192; at < clone.sizeBytes; at += MIB) await clone.write(at, content(at, 1));
+}
+
 async function begin(store: Store, job: JobName): Promise<void> {
   switch (job) {
     case 'copy split':
       await store.split('clone', { mode: 'copy' });
       return;
     case 'share split':
+      // Blocks of its own everywhere: nothing can be shared whole.
+      await writeEverywhere(store);
       await store.split('clone', { mode: 'share' });
+      return;
+    case 'whole split':
+      await store.vdisk('clone').write(0, content(1, 1));
+      await store.split('clone', { mode: 'share' });
+      return;
+    case 'trim of a shared one':
+      await store.vdisk('clone').write(0, content(1, 1));
+      await (await store.split('clone', { mode: 'share' })).done;
+      await store.vdisk('clone').trim(0, 1000 * MIB);
+      return;
+    case 'delete of a shared one':
+      await store.vdisk('clone').write(0, content(1, 1));
+      await (await store.split('clone', { mode: 'share' })).done;
+      await store.delete('clone');
       return;
     case 'trim':
       // What is cut out is shared: it counts for the clone in the reference file too.
+      await writeEverywhere(store);
       await (await store.split('clone', { mode: 'share' })).done;
       await store.vdisk('clone').trim(0, 1000 * MIB);
       return;

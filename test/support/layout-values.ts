@@ -22,7 +22,6 @@ import {
 } from '../../src/layout/external-descriptor.js';
 import {
   EPOCHS_MAX,
-  FEATURE_EXTERNAL,
   FORMAT_VERSION,
   type Fsinfo,
   type MetafileRoot,
@@ -203,7 +202,7 @@ export const fsinfos: fc.Arbitrary<Fsinfo> = recordOf({
     version: fc.constant(FORMAT_VERSION),
     compatible: number,
     readOnlyCompatible: number,
-    incompatible: fc.constantFrom(0, FEATURE_EXTERNAL),
+    incompatible: fc.constantFrom(0, 1, 2, 3),
     medium: fc.constant(medium),
     cpNumber: number,
     epoch: number,

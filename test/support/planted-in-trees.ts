@@ -18,7 +18,7 @@ export const POINTERS: readonly Planted[] = [
     name: 'an unknown flag',
     plant: async (surgery) =>
       surgery.editField((await surgery.treeOf('plain')).id, 6, (words) => {
-        words[1] = wordAt(words, 1) | 0x0200_0000;
+        words[1] = wordAt(words, 1) | 0x0400_0000;
       }),
     kinds: ['pointer'],
     says: /unknown flags/,

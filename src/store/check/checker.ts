@@ -7,7 +7,7 @@
  */
 import type { Device } from '../../env/device.js';
 import type { ObjectStore } from '../../env/object-store.js';
-import { METAFILES, type Metafile } from '../../layout/fsinfo.js';
+import { hasSharedIndirect, METAFILES, type Metafile } from '../../layout/fsinfo.js';
 import { BlockVerifier } from './block-verifier.js';
 import type { CheckMedium } from './check-medium.js';
 import { type CheckReport, Findings } from './check-report.js';
@@ -62,6 +62,8 @@ class Checker {
   readonly #counts: TreeCount;
   readonly #log: LogCheck;
   readonly #externals: ExternalCheck;
+  /** A shared pointer was met. */
+  #isAnnounced = false;
 
   constructor(medium: Opened, findings: Findings, options: CheckOptions) {
     const { name, fsinfo } = medium;
@@ -78,7 +80,7 @@ class Checker {
     this.#verifier = verifier;
     this.#walker = new TreeWalker(medium, verifier, findings);
     this.#references = new ReferenceCount(findings, name);
-    this.#counts = new TreeCount(records, findings);
+    this.#counts = new TreeCount(records, findings, hasSharedIndirect(fsinfo));
     this.#log = new LogCheck(medium, records, verifier, findings);
     this.#externals = new ExternalCheck(medium, records, findings);
   }
@@ -115,10 +117,15 @@ class Checker {
         height: tree.height,
         goneBelowFbn: tree.state === 'live' ? 0 : tree.goneBelowFbn,
         endFbn: endOfTree(tree),
-        onData: (fbn, vbn, crc, isFirst) => {
-          const isShared = this.#references.note(vbn, countedBy, isFirst);
-          this.#counts.note(countedBy, isShared);
-          if (isShared && isFirst) counts.sharedBlocks++;
+        onShared: (vbn, isBeneathShared) => {
+          this.#noteShared();
+          return this.#references.note(vbn, isBeneathShared ? 0 : countedBy, true);
+        },
+        onAgain: (blocks) => this.#counts.note(countedBy, blocks, true),
+        onData: ({ fbn, vbn, crc, isNew, isBeneathShared, isBeneathEntry }) => {
+          const hasEntry = this.#references.note(vbn, isBeneathShared ? 0 : countedBy, isNew);
+          this.#counts.note(countedBy, 1, hasEntry || isBeneathShared);
+          if ((hasEntry || isBeneathEntry) && isNew) counts.sharedBlocks++;
           this.#log.note(vbn, tree.id, fbn);
           if (tree.isExternal) this.#externals.note(tree, fbn, vbn, crc);
           this.#verifier.addData(vbn, crc, tree.id, fbn);
@@ -126,6 +133,15 @@ class Checker {
       });
     }
     await this.#verifier.flush();
+  }
+
+  /** Programs that do not know shared indirect blocks must have been told. */
+  #noteShared(): void {
+    const { fsinfo, name } = this.#medium;
+    if (this.#isAnnounced) return;
+    this.#isAnnounced = true;
+    if (hasSharedIndirect(fsinfo)) return;
+    this.#findings.add('pointer', `${name} has a shared pointer, and its fsinfo does not say so`);
   }
 
   async #compare(): Promise<void> {

@@ -2,8 +2,9 @@
  * mappedBlocks and sharedBlocks of every tree against what its pointers name.
  *
  * 1. Blocks of a dying tree that was cut out of another count for that one (countedById), if it
- *    still is there. How much a dying tree itself maps nobody asks: it is not kept up to date. Nor
- *    is it of a half merged tree that nobody reads through any more: it dies next.
+ *    still is there. How much a dying tree itself maps, or shares whole, nobody asks: it is not
+ *    kept up to date. Nor is it of a half merged tree that nobody reads through any more: it dies
+ *    next.
  * 2. While a deleted snapshot is merged, the tree above may count for both: only their sum is
  *    known.
  */
@@ -25,22 +26,28 @@ interface Merge {
 export class TreeCount {
   readonly #records: StoreRecords;
   readonly #findings: Findings;
+  /** The store may have shared indirect blocks. */
+  readonly #sharesIndirect: boolean;
   readonly #named = new Map<number, Named>();
 
-  constructor(records: StoreRecords, findings: Findings) {
+  constructor(records: StoreRecords, findings: Findings, sharesIndirect: boolean) {
     this.#records = records;
+    this.#sharesIndirect = sharesIndirect;
     this.#findings = findings;
   }
 
-  /** Tree `countedBy` names a block; `isShared`: the block has a reference entry. */
-  note(countedBy: number, isShared: boolean): void {
+  /**
+   * Tree `countedBy` names data blocks. `isShared`: they have reference entries, or a shared
+   * pointer leads to them.
+   */
+  note(countedBy: number, blocks: number, isShared: boolean): void {
     let named = this.#named.get(countedBy);
     if (named === undefined) {
       named = { mapped: 0, shared: 0 };
       this.#named.set(countedBy, named);
     }
-    named.mapped++;
-    if (isShared) named.shared++;
+    named.mapped += blocks;
+    if (isShared) named.shared += blocks;
   }
 
   compare(): void {
@@ -50,9 +57,11 @@ export class TreeCount {
       // A cut-out tree has no counters of its own.
       const named = tree.countedById === 0 ? this.#named.get(tree.id) : undefined;
       const { mapped, shared } = named ?? { mapped: 0, shared: 0 };
-      this.#compareOne(name, 'sharedBlocks', tree.sharedBlocks, shared);
       const isDying =
         tree.state === 'dying' || (isMerging(tree) && !this.#records.over.has(tree.id));
+      if (!isDying || !this.#sharesIndirect) {
+        this.#compareOne(name, 'sharedBlocks', tree.sharedBlocks, shared);
+      }
       if (isDying) continue;
       const top = this.#topOfMerge(tree);
       if (top === undefined) {
