@@ -79,7 +79,7 @@ inEachWorld(
     const store = await sim.reopen();
     const clone = store.vdisk('clone');
     const expected = content.slice();
-    // Blocks of its own, or sharing takes one step; and loaded, so that writes are answered at once.
+    // Blocks of its own, or sharing takes one step; and loaded: writes are answered at once.
     for (const at of [4096, MIB + 4096]) await clone.write(at, content.subarray(at, at + 4096));
     await clone.blockStatus(0, clone.sizeBytes);
     const job = await store.split('clone', { mode, pace: 'now' });
