@@ -105,6 +105,71 @@ async function untilShared(parts: SplitParts, place: Place): Promise<WholeShare 
   return undefined;
 }
 
+/**
+ * Takes a block back that was shared whole here and that the backing store names, too.
+ * @returns undefined if there is none
+ */
+export async function takeBackWhole(
+  parts: SplitParts,
+  task: WholeTask,
+): Promise<WholeShare | undefined> {
+  const { engine } = parts;
+  const { clone, isOver } = task;
+  const { backing } = clone;
+  if (backing === undefined) return undefined;
+  const known: Known = { counts: new Map(), isPlain: undefined };
+  while (!isOver() && clone.backing === backing) {
+    engine.assertAlive();
+    const step = takeBackNow(parts, { ...task, backing }, known);
+    if (step === undefined) return undefined;
+    if (step === 'load') {
+      await engine.loader.loadMeta(engine.trees.missVbn, engine.trees.missCrc);
+    } else if (step === 'load-reference') {
+      await engine.loadReference();
+    } else if (step === 'wait') {
+      await engine.consistencyPoint();
+    } else if ('pointer' in step) {
+      const blocks = await countData(engine, step.pointer, step.level, isOver);
+      if (blocks !== undefined) known.counts.set(vbnAt(step.pointer, 0), blocks);
+    } else {
+      return step;
+    }
+  }
+  return undefined;
+}
+
+function takeBackNow(
+  parts: SplitParts,
+  place: Place,
+  known: Known,
+): WholeShare | Uncounted | 'load' | 'load-reference' | 'wait' | undefined {
+  const { engine, resolver } = parts;
+  const { clone, backing, fbn } = place;
+  const { trees, generation } = engine;
+  if (trees.walk(clone, fbn) === WALK_MISS) return 'load';
+  const same = alreadyShared(parts, place, trees.sharedLevel);
+  if (typeof same !== 'object' || !('vbn' in same)) return same === 'load' ? 'load' : undefined;
+  const { level, vbn, nextFbn } = same;
+  const own = pointerAt(engine, clone, fbn, level);
+  if (typeof own === 'string' || !isBelowLimit(clone, backing, nextFbn)) return undefined;
+  if (((own.pointer[1] as number) & FLAG_FILLED) === 0) return undefined;
+  const names = engine.namesOf(vbn);
+  if (typeof names === 'string') return names === 'load' ? 'load-reference' : 'wait';
+  const blocks = known.counts.get(vbn);
+  if (blocks === undefined) return { level, pointer: own.pointer };
+  engine.pool.makeFree(2 * clone.height + 4);
+  const isRoot = level === clone.height;
+  const cost = isRoot ? 0 : trees.pathCost(clone, fbn, generation.number);
+  if (cost < 0) return 'load';
+  if (!engine.medium.hasRoom({ dataBlocks: 0, metaBlocks: cost + 6 }, 'merge')) return undefined;
+  trees.putSubtree(clone, fbn, level, new Uint32Array(4), generation);
+  generation.freeShared(clone.ownerOfBlocks, vbn);
+  clone.mappedBlocks -= blocks;
+  clone.sharedBlocks -= blocks;
+  resolver.dropRanges(fbn / FIELDS_PER_BLOCK, nextFbn / FIELDS_PER_BLOCK);
+  return { ...same, blocks };
+}
+
 /** The highest block that can be shared. */
 interface Candidate {
   readonly level: number;

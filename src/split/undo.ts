@@ -4,7 +4,8 @@
  * 1. A field is emptied only if it has the filled flag and, in the same synchronous step, the
  *    backing store names a block with the same checksum there: otherwise what was filled may be all
  *    that is left of it, and it stays.
- * 2. The position is durable with the holes before it; after a crash the rest is undone.
+ * 2. What was shared whole, and is named by both still, is taken back whole.
+ * 3. The position is durable with the holes before it; after a crash the rest is undone.
  */
 import { ZERO_BLOCK_CRC } from '../base/checksum.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
@@ -16,9 +17,10 @@ import {
   vbnAt,
   ZERO_VBN,
 } from '../layout/pointer.js';
-import { WALK_FIELD, WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
+import { WALK_FIELD, WALK_MISS } from '../store/buffer-tree.js';
 import type { Tree } from '../store/tree.js';
 import { FLAG_EXTERNAL, type Missing, type Resolution } from '../vdisk/resolution.js';
+import { takeBackWhole } from './share-whole.js';
 import { isHoleField, type SplitParts } from './special-load.js';
 
 /** Level-1 ranges between two yields. */
@@ -40,7 +42,10 @@ export async function undoFills(
     if (isStopped() || split === undefined || tree.split !== split || tree.gone) return;
     const fbn = split.positionFbn;
     if (fbn * BLOCK_BYTES >= tree.sizeBytes) return;
-    const step = undoRange(parts, tree, fbn);
+    const isOver = (): boolean => isStopped() || tree.split !== split || tree.gone;
+    const whole = await takeBackWhole(parts, { clone: tree, fbn, isOver });
+    if (split.positionFbn !== fbn || isOver()) continue;
+    const step = whole ?? undoRange(parts, tree, fbn);
     if (step === 'space') await moreSpace(parts);
     else if (step === 'room') await engine.bufferRoom();
     else if ('missing' in step) await parts.reader.loadAll(step.missing);
@@ -75,11 +80,11 @@ function undoRange(parts: SplitParts, tree: Tree, fbn: number): Step {
   const { backing } = tree;
   const found = trees.walk(tree, fbn);
   if (found === WALK_MISS) return { missing: [{ vbn: trees.missVbn, crc: trees.missCrc }] };
-  if (found === WALK_HOLE) {
+  if (found !== WALK_FIELD) {
     const span = SPAN_BLOCKS[trees.level] as number;
     return { nextFbn: (Math.floor(fbn / span) + 1) * span, blocks: 0 };
   }
-  if (found !== WALK_FIELD || backing === undefined) return { nextFbn, blocks: 0 };
+  if (backing === undefined) return { nextFbn, blocks: 0 };
   const { fieldWords, fieldAt, filledAbove } = trees;
   if (!hasFilled(fieldWords, fieldAt, filledAbove)) return { nextFbn, blocks: 0 };
   if (!engine.hasBufferRoom) return 'room';
