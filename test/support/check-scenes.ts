@@ -143,6 +143,7 @@ export type JobName =
   | 'copy split'
   | 'share split'
   | 'whole split'
+  | 'undo of a split'
   | 'trim'
   | 'trim of a shared one'
   | 'delete'
@@ -152,6 +153,7 @@ export const JOBS: readonly JobName[] = [
   'copy split',
   'share split',
   'whole split',
+  'undo of a split',
   'trim',
   'trim of a shared one',
   'delete',
@@ -164,6 +166,7 @@ const IN_THE_MIDDLE: Readonly<Record<JobName, (tree: TreeRecord) => boolean>> = 
   'copy split': ({ split }) => split?.mode === 'copy' && split.positionFbn > 0,
   'share split': ({ split }) => split?.mode === 'share' && split.positionFbn > 0,
   'whole split': ({ split, sharedBlocks }) => split !== undefined && sharedBlocks > 0,
+  'undo of a split': ({ split }) => split?.phase === 'undoing' && split.positionFbn > 0,
   trim: ({ countedById, goneBelowFbn }) => countedById !== 0 && goneBelowFbn > 0,
   delete: ({ state, goneBelowFbn }) => state === 'dying' && goneBelowFbn > 0,
   'trim of a shared one': ({ countedById, goneBelowFbn }) => countedById !== 0 && goneBelowFbn > 0,
@@ -212,6 +215,11 @@ async function begin(store: Store, job: JobName): Promise<void> {
     case 'whole split':
       await store.vdisk('clone').write(0, content(1, 1));
       await store.split('clone', { mode: 'share' });
+      return;
+    case 'undo of a split':
+      await store.split('clone', { mode: 'copy', pace: 'now' });
+      while ((store.show('clone').split?.positionBytes ?? 0) < 300 * MIB) await systemClock.yield();
+      void store.cancelSplit('clone', { undo: true });
       return;
     case 'trim of a shared one':
       await store.vdisk('clone').write(0, content(1, 1));

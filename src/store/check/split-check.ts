@@ -50,7 +50,9 @@ export class SplitCheck {
 
   async run(): Promise<void> {
     for (const tree of this.#records.trees.values()) {
-      if (tree.split !== undefined) await this.#checkTree(tree, tree.split);
+      // An undo makes holes of what was filled, from the start on.
+      if (tree.split === undefined || tree.split.phase === 'undoing') continue;
+      await this.#checkTree(tree, tree.split);
     }
   }
 
