@@ -8,6 +8,7 @@ import { nbdSpeed } from './benches/nbd-speed.js';
 import { randomRead, randomWrite } from './benches/random.js';
 import { recovery, recoverySingle } from './benches/recovery.js';
 import { sequential } from './benches/sequential.js';
+import { shareWhole } from './benches/share-whole.js';
 import { split } from './benches/split.js';
 import type { Bench } from './harness/bench.js';
 
@@ -19,6 +20,7 @@ export const BENCHES: readonly Bench[] = [
   flush,
   sequential,
   split,
+  shareWhole,
   depth,
   recovery,
   recoverySingle,

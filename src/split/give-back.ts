@@ -4,12 +4,13 @@
  *
  * - What nobody else reads through dies, and so do deleted trees below that only it holds.
  * - What one other tree reads through is merged into that one, and what that one hides of it comes
- *   back. What the merge saves of indirect blocks is not counted, nor what it copies of shared ones.
+ *   back. What the merge saves of indirect blocks is not counted, nor what it copies of shared
+ *   ones.
  * - What several read through stays, and gives nothing back before they let go.
  *
  * What another tree names, too, does not come back, nor anything beneath such an indirect block;
- * after a share split that is every block which the split has shared. Shares count when a consistency
- * point holds them.
+ * after a share split that is every block which the split has shared. Shares count when a
+ * consistency point holds them.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import { FLAG_IN_MEMORY, HOLE_VBN, POINTER_WORDS, vbnAt, ZERO_VBN } from '../layout/pointer.js';
