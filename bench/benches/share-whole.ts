@@ -9,7 +9,6 @@ import type { Store } from '../../src/main/store.js';
 import type { Bench } from '../harness/bench.js';
 import { CountingDevice } from '../harness/counting-device.js';
 import { makeStoreFile, NoisePieces } from '../harness/file-store.js';
-import { reportMemory } from '../harness/memory.js';
 import { PatternDevice } from '../harness/pattern-device.js';
 import { atLeast, atMost, type Report } from '../harness/report.js';
 import { withScratch } from '../harness/scratch.js';
@@ -70,7 +69,6 @@ async function measureLarge(report: Report, folder: string): Promise<void> {
     target: atMost(mappedBytes / 10_000),
   });
   await store.close();
-  reportMemory(report, MEMORY_BYTES, { what: 'device', bytes: pattern.heldBytes });
 }
 
 /** Every block of it stands in the file. */

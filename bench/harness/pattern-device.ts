@@ -25,11 +25,6 @@ export class PatternDevice implements Device {
     return this.#beneath.sizeBytes;
   }
 
-  /** Memory that the device takes for what it remembers. */
-  get heldBytes(): number {
-    return this.#isPattern.length;
-  }
-
   async read(offset: number, into: readonly Uint8Array[]): Promise<void> {
     await this.#beneath.read(offset, into);
     let block = offset / BLOCK_BYTES;

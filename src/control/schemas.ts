@@ -198,7 +198,7 @@ export const Vdisk = Type.Object({
       'It reads through something that was deleted, and takes that in when nobody else needs it',
   }),
   mappedBytes: bytes('Data that its own tree names'),
-  sharedBytes: bytes('Of these, what another tree names, too'),
+  sharedBytes: bytes('Of these, what another tree names, too; what was shared whole, at most'),
   ownBytes: bytes('mappedBytes - sharedBytes'),
   holders: Type.Array(AnyName, { description: 'What reads through it directly' }),
   split: nullable(Split),
