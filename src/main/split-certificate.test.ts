@@ -116,8 +116,9 @@ for (const medium of MEDIA) {
     const seen = { neither: 0, both: 0 };
     await withStore(medium, {}, async ({ store, source, clock }) => {
       await makeClones(store, pattern(SIZE, 1), 'clone');
-      const cuts = [];
       const job = await store.split('clone', { mode: 'share' });
+      // It may be over in a moment: what it was when it began is looked at, too.
+      const cuts = [duplicate(source)];
       let isDone = false;
       void job.done.then(() => {
         isDone = true;
