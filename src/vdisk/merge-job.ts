@@ -106,6 +106,12 @@ export function hasMergeRoom(engine: Engine, above: Tree): boolean {
 
 async function release(merge: Merge, isStopped: Stop): Promise<boolean> {
   const { engine, source, above, resolver } = merge;
+  // What is left of its count is that of trees further down, which it had taken over. The log says
+  // nothing of counts: this one has to be durable before the source goes.
+  engine.trees.noteDirty(above, engine.generation);
+  engine.trees.noteDirty(source, engine.generation);
+  above.mappedBlocks += source.mappedBlocks;
+  source.mappedBlocks = 0;
   // Every adoption must be durable before the log can say that the source is not read any more.
   await engine.consistencyPoint();
   // A split or a reader may have come meanwhile; then the job comes back to this later.
@@ -116,8 +122,6 @@ async function release(merge: Merge, isStopped: Stop): Promise<boolean> {
   above.backing = source.backing;
   // Nothing is left to fill.
   if (above.backing === undefined) above.split = undefined;
-  // What is left of its count is that of trees further down, which it had taken over.
-  above.mappedBlocks += source.mappedBlocks;
   // An act after this may rely on it that the source reads through nothing any more, such as the
   // deletion of what was below: the log says it first, and leaves an empty tree to be freed.
   const emptied: LogEntry = {
