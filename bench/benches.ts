@@ -10,6 +10,8 @@ import { recovery, recoverySingle } from './benches/recovery.js';
 import { sequential } from './benches/sequential.js';
 import { shareWhole } from './benches/share-whole.js';
 import { split } from './benches/split.js';
+import { splitBesideQemu } from './benches/split-beside-qemu.js';
+import { splitSiblings } from './benches/split-siblings.js';
 import type { Bench } from './harness/bench.js';
 
 export const BENCHES: readonly Bench[] = [
@@ -21,6 +23,8 @@ export const BENCHES: readonly Bench[] = [
   sequential,
   split,
   shareWhole,
+  splitBesideQemu,
+  splitSiblings,
   depth,
   recovery,
   recoverySingle,

@@ -52,6 +52,12 @@ export class ServerProcess {
     return this.#process.exitCode === null && this.#process.pid !== undefined;
   }
 
+  /** Bytes that it has asked the system for so far. */
+  get readBytes(): number {
+    const io = readFileSync(`/proc/${this.#process.pid}/io`, 'utf8');
+    return Number(/^rchar: (\d+)$/m.exec(io)?.[1] ?? Number.NaN);
+  }
+
   /** Resident memory now, without files that it shares with others. */
   get residentBytes(): number {
     const status = readFileSync(`/proc/${this.#process.pid}/status`, 'utf8');
@@ -106,7 +112,7 @@ export class KeikiServer {
 
   async start(storeBytes: number, words: readonly string[] = []): Promise<ServerProcess> {
     const store = ['--store', `${this.#folder}/store`, '--size', String(storeBytes)];
-    const sockets = ['--nbd-socket', this.socketPath, '--api', this.#api];
+    const sockets = ['--nbd-socket', this.socketPath, '--api', this.apiPath];
     const args = ['serve', ...store, ...sockets, ...words];
     // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=FOLDER'.
     const nodeWords = (process.env.KEIKI_BENCH_SERVER_NODE ?? '').split(' ').filter(Boolean);
@@ -116,10 +122,10 @@ export class KeikiServer {
 
   /** One command of the command line. */
   command(...words: readonly string[]): string {
-    return runCommand(process.execPath, [this.#program, '--api', this.#api, ...words]);
+    return runCommand(process.execPath, [this.#program, '--api', this.apiPath, ...words]);
   }
 
-  get #api(): string {
+  get apiPath(): string {
     return `${this.#folder}/api.sock`;
   }
 }
@@ -151,7 +157,7 @@ export function startNbdkit(
 
 const QEMU_IMG = 'qemu-img';
 
-function qemuImg(...words: readonly string[]): void {
+export function qemuImg(...words: readonly string[]): void {
   const run = spawnSync(QEMU_IMG, words, { env: { ...process.env, PATH }, encoding: 'utf8' });
   if (run.status !== 0) throw new Error(`qemu-img ${words[0]}: ${run.stderr ?? run.error}`);
 }
