@@ -31,6 +31,8 @@ const REQUESTS_MIN = 300;
 const FIRST_RATE = 16 * MIB;
 const RATE_STEP = 4 * MIB;
 const RATE_MAX = 4096 * MIB;
+/** Below it steps are small; at it a long one comes eight times a second. */
+const SMALL_RATE = 32 * MIB;
 const ALONE_KEPT = 0.8;
 const TOGETHER_KEPT = 0.5;
 const PROBE_MS = 5;
@@ -93,9 +95,13 @@ export class Governor {
     return Math.max(waitMs, aloneMs);
   }
 
-  /** True if it goes in small steps, for others are there. */
-  isSmall(pace: Pace): boolean {
-    return pace.rate !== undefined;
+  /**
+   * True if it goes in small steps. Each step is in the way of the requests that are there at the
+   * time, so many short ones disturb more requests than few long ones do. Only below this rate
+   * would the pauses between long ones become so long that it does not look like a rate any more.
+   */
+  isSmall({ rate }: Pace): boolean {
+    return rate !== undefined && rate < SMALL_RATE;
   }
 
   /** What the jobs have done together counts as the most that one of them did. */

@@ -3,7 +3,7 @@
  *
  * 1. Clones that split together go together, and read each block once. Whoever is least far goes
  *    first, until the others are reached.
- * 2. A step takes the jobs whose turn it is (governor.ts); beside busy clients it is small.
+ * 2. A step takes the jobs whose turn it is (governor.ts); at a low rate it is small.
  * 3. Fills that no consistency point has written yet are bounded.
  * 4. The loop ends when nobody has anything to do. What is being merged into a tree is not filled
  *    from: who merged it starts the loop again.
@@ -24,10 +24,10 @@ import type { SplitSpeed } from './split-speed.js';
 
 /** Filled at once while nobody else is there: 4 MiB of reads and writes under way. */
 const WINDOW_BLOCKS = 4 * FIELDS_PER_BLOCK;
-/** Beside busy clients: 256 KiB, a tenth of a millisecond. */
+/** At a low rate: 256 KiB, so that it goes evenly. */
 const SMALL_WINDOW_BLOCKS = 64;
 /** Filled since the last consistency point: from here on another is due. */
-const FILLED_BYTES_MAX = 128 * MIB;
+const FILLED_BYTES_MAX = 256 * MIB;
 /** The governor is asked again at least so often. */
 const ASK_MS = 50;
 
