@@ -12,7 +12,7 @@ import { buildServer, KeikiServer, type ServerProcess } from '../nbd/nbd-servers
 import { KeikiApi } from '../split/keiki-api.js';
 
 const SIBLINGS = 16;
-const MAPPED_BYTES = 256 * MIB;
+const MAPPED_BYTES = Number(process.env.KEIKI_BENCH_SIBLING_MIB ?? 256) * MIB;
 
 interface Lab {
   readonly server: ServerProcess;
@@ -93,7 +93,7 @@ async function work(
   const bytesRead = server.readBytes - bytesBefore;
   const { store } = await api.stats();
   const blocks = store.splitBackingBlocksRead - before.store.splitBackingBlocksRead;
-  for (const name of names) await api.deleteVdisk(name);
+  await api.deleteVdisks(names);
   const backingReads = (blocks * 4096) / MAPPED_BYTES;
   return { seconds: ms / 1000, backingReads, bytesRead: bytesRead / MAPPED_BYTES };
 }

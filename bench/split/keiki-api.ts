@@ -30,9 +30,9 @@ export class KeikiApi {
     await this.#call('POST', '/v1/clones', { source: snapshot, names });
   }
 
-  /** Deletes a vdisk, and waits until its space has come back. */
-  async deleteVdisk(name: string): Promise<void> {
-    await this.#call('DELETE', `/v1/vdisks/${name}`);
+  /** Deletes vdisks, and waits until their space has come back. */
+  async deleteVdisks(names: readonly string[]): Promise<void> {
+    for (const name of names) await this.#call('DELETE', `/v1/vdisks/${name}`);
     for (let before = -1; ; ) {
       const { store } = await this.stats();
       if (store.usedBytes === before) return;

@@ -63,7 +63,7 @@ export class SplitLab {
 
   /** Its space is free again, and nothing is left to do for it. */
   async removeDisk(way: Way, name: string): Promise<void> {
-    if (way.kind === 'keiki') await this.#api.deleteVdisk(name);
+    if (way.kind === 'keiki') await this.#api.deleteVdisks([name]);
     else rmSync((await this.#daemon?.removeOverlay(name)) ?? '');
     runCommand('sync', ['-f', this.folder]);
     await sleep(500);
