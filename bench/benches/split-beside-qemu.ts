@@ -2,8 +2,8 @@
  * A copy split in Keiki beside `block-stream` of qemu-storage-daemon: the same content, the same
  * file system, the same client, in turns.
  *
- * 1. Idle: nobody else is there. Both count until the server says that it is done. Keiki's is durable
- *    then; how long block-stream takes with a sync of its file stands beside it.
+ * 1. Idle: nobody else is there. Both count until the server says that it is done. Keiki's is
+ *    durable then; how long block-stream takes with a sync of its file stands beside it.
  * 2. Beside a client: every measurement has a disk of its own, and a client that was there for some
  *    seconds before, so that what it meets is the same with and without. Pairs, one after the
  *    other, in an order that alternates. KEIKI_BENCH_ROWS=idle: only the first part.
@@ -83,9 +83,8 @@ async function idle(report: Report, lab: SplitLab): Promise<number> {
       target: atLeast(2),
     });
   }
-  report.note(
-    `block-stream with a sync of its file: ${median(durableS).toPrecision(3)} s (of ${texts(durableS)})`,
-  );
+  const synced = median(durableS).toPrecision(3);
+  report.note(`block-stream with a sync of its file: ${synced} s (of ${texts(durableS)})`);
   return median(seconds.balanced);
 }
 

@@ -1,6 +1,7 @@
 /**
  * Latency over time, drawn as SVG: a panel for each run, one below the other, all with the same
- * axes; the split's time is shaded. The same series make the same bytes. Readable in light and dark.
+ * axes; the split's time is shaded. The same series make the same bytes. Readable in light and
+ * dark.
  */
 export interface ChartPoint {
   /** Seconds since the split began; below 0: before it. */
@@ -57,7 +58,8 @@ export function drawLatencyChart(title: string, panels: readonly ChartPanel[]): 
   }
   const middle = (LEFT + WIDTH - RIGHT) / 2;
   parts.push(
-    `<text x="${middle}" y="${below + 34}" text-anchor="middle">seconds since the split began</text>`,
+    `<text x="${middle}" y="${below + 34}" text-anchor="middle">` +
+      'seconds since the split began</text>',
     `<line class="e" x1="${LEFT}" x2="${LEFT + 24}" y1="${below + 44}" y2="${below + 44}"/>`,
     `<text x="${LEFT + 30}" y="${below + 48}">begin and end of the split</text>`,
     ...drawKey('m', 'p50', 300, below + 44),
@@ -88,7 +90,8 @@ function drawPanel(panel: ChartPanel, top: number, scale: Scale): string[] {
     const y = toY(ms, top, scale);
     parts.push(
       `<line class="g" x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${y}" y2="${y}"/>`,
-      `<text x="${LEFT - 6}" y="${y + 4}" text-anchor="end">${ms < 1 ? ms.toFixed(2) : ms} ms</text>`,
+      `<text x="${LEFT - 6}" y="${y + 4}" text-anchor="end">` +
+        `${ms < 1 ? ms.toFixed(2) : ms} ms</text>`,
     );
   }
   for (const x of [from, to]) {

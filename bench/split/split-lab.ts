@@ -1,6 +1,7 @@
 /**
  * One disk's content, twice: a snapshot in a Keiki store, and a raw file under qcow2 overlays of
- * qemu-storage-daemon, on the same file system. Clones of one and overlays of the other come and go.
+ * qemu-storage-daemon, on the same file system. Clones of one and overlays of the other come and
+ * go.
  */
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
