@@ -3,6 +3,7 @@
  * compiler checks for completeness.
  */
 import { isStoreError, type StoreError } from '../base/store-error.js';
+import { InUseError, type InUseHolder } from '../vdisk/in-use.js';
 import type { Problem, ProblemKind } from './schemas.js';
 
 export const PROBLEM_TYPE = 'application/problem+json';
@@ -41,6 +42,8 @@ export interface ApiErrorFacts {
   readonly faults?: readonly Fault[];
   /** Who has it in use. */
   readonly clients?: readonly string[];
+  /** Who reads through it, and how much. */
+  readonly holders?: readonly InUseHolder[];
   /** Instead of the kind's own: 405, 415. */
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
@@ -68,12 +71,17 @@ export function toProblem(error: unknown): Problem {
   if (!isExpected(error)) {
     return problemOf('internal', 'The log of the server says more.', {});
   }
-  return problemOf(error.kind, error.message, error instanceof ApiError ? error.facts : {});
+  return problemOf(error.kind, error.message, factsOf(error));
+}
+
+function factsOf(error: ApiError | StoreError): ApiErrorFacts {
+  if (error instanceof ApiError) return error.facts;
+  return error instanceof InUseError ? { holders: error.holders } : {};
 }
 
 function problemOf(kind: ProblemKind, detail: string, facts: ApiErrorFacts): Problem {
   const { status, title } = KINDS_OF_PROBLEM[kind];
-  const { faults, clients } = facts;
+  const { faults, clients, holders } = facts;
   return {
     type: `urn:keiki:problem:${kind}`,
     title,
@@ -82,5 +90,6 @@ function problemOf(kind: ProblemKind, detail: string, facts: ApiErrorFacts): Pro
     detail,
     ...(faults === undefined ? {} : { faults: [...faults] }),
     ...(clients === undefined ? {} : { clients: [...clients] }),
+    ...(holders === undefined ? {} : { holders: [...holders] }),
   };
 }

@@ -10,6 +10,7 @@ import { type Static, type TSchema, Type } from 'typebox';
 import { STORE_ERROR_KINDS } from '../base/store-error.js';
 import { PIB, SECTOR_BYTES } from '../base/units.js';
 import { RATE_BYTES_MAX } from '../layout/split-policy.js';
+import { READ_BASES } from '../vdisk/in-use.js';
 
 const strict = { additionalProperties: false } as const;
 
@@ -83,6 +84,16 @@ export const Problem = Type.Object({
     ),
   ),
   clients: Type.Optional(Type.Array(Type.String(), { description: 'Who has it in use' })),
+  holders: Type.Optional(
+    Type.Array(
+      Type.Object({
+        name: Type.String(),
+        readThroughBytes: Type.Integer({ minimum: 0, description: 'It still reads through it' }),
+        basis: oneOf(READ_BASES, 'at-most: from counters, there was too much to count'),
+      }),
+      { description: 'What reads through it, and how much' },
+    ),
+  ),
 });
 
 // -- vdisks
@@ -200,7 +211,7 @@ export const Vdisk = Type.Object({
   mappedBytes: bytes('Data that its own tree names'),
   sharedBytes: bytes('Of these, what another tree names, too; what was shared whole, at most'),
   ownBytes: bytes('mappedBytes - sharedBytes'),
-  holders: Type.Array(AnyName, { description: 'What reads through it directly' }),
+  holders: Type.Array(AnyName, { description: 'What reads through it' }),
   split: nullable(Split),
   external: nullable(External),
   certificate: nullable(Certificate),

@@ -52,7 +52,7 @@ export interface VdiskInfo {
   readonly sharedBytes: number;
   readonly ownBytes: number;
   readonly split: SplitState | undefined;
-  /** What reads through it directly. */
+  /** What reads through it, directly or behind what has lost its name. */
   readonly holders: readonly string[];
   /** Of an external backing store: what is behind it. */
   readonly external: ExternalInfo | undefined;
@@ -151,7 +151,7 @@ export class Store {
     this.#table = table;
     const load = new ClientLoad(engine.options.clock);
     this.#parts = { engine, reader, writer, load };
-    this.#acts = new Acts(engine, table, writer, random);
+    this.#acts = new Acts(this.#parts, table, random);
     this.#background = new Background(engine, resolver, (tree) => this.#splits.takeUp(tree));
     this.#splitParts = { engine, reader, resolver };
     this.#splits = new SplitJobs(this.#splitParts, table, load, () => this.#background.wake());
@@ -249,16 +249,20 @@ export class Store {
   /**
    * Deletes a vdisk or snapshot; its space comes back in the background. An external backing store
    * is refused as long as anybody reads through it, whatever the options say.
-   * @throws {StoreError} in-use, not-found, out-of-space
+   * @throws {StoreError} in-use (InUseError, with what others read), not-found, out-of-space
    */
   async delete(name: string, options: DeleteOptions = {}): Promise<void> {
     const entry = this.#table.get(name);
     const { head } = entry;
     const inUse = head.isExternal ? 'refuse' : (options.inUse ?? 'refuse');
     if (inUse === 'split') await this.#splitHolders(entry);
-    await this.#acts.delete(name, inUse === 'refuse' ? 'refuse' : 'defer');
-    if (head.isExternal) await this.#externals.end(head);
-    this.#background.wake();
+    try {
+      await this.#acts.delete(name, inUse === 'refuse' ? 'refuse' : 'defer');
+      if (head.isExternal) await this.#externals.end(head);
+    } finally {
+      // Also a refusal: a merge may have waited for its count.
+      this.#background.wake();
+    }
   }
 
   /** Starts the split of every other vdisk that reads through this one or a snapshot of it. */
@@ -382,7 +386,7 @@ export class Store {
 
   /** Exact figures, by a walk over level-1 blocks. */
   async scan(name: string): Promise<ScanReport> {
-    const report = await scanTree(this.#engine, this.#parts.reader, this.#table.get(name).head);
+    const report = await scanTree(this.#parts, this.#table.get(name).head);
     this.#background.wake();
     return report;
   }

@@ -23,6 +23,8 @@ import type { Engine } from '../store/engine.js';
 import { cutCost, cutRange, isCutLoaded } from '../store/range-cut.js';
 import type { Tree } from '../store/tree.js';
 import { prepareDescriptor, putDescriptor, toDescriptorBlocks } from './descriptor-blocks.js';
+import { type CountedReads, countReads, holdersOf, InUseError, toInUseHolder } from './in-use.js';
+import type { ScanParts } from './scan.js';
 import { unloggedOf } from './vdisk.js';
 import { checkName, VdiskEntry, type VdiskTable } from './vdisk-table.js';
 import type { Writer } from './writer.js';
@@ -32,16 +34,24 @@ export interface SnapshotItem {
   readonly snapshot: string;
 }
 
+const NOTHING_COUNTED: CountedReads = new Map();
+
+export interface ActsParts extends ScanParts {
+  readonly writer: Writer;
+}
+
 export class Acts {
+  readonly #parts: ActsParts;
   readonly #engine: Engine;
   readonly #table: VdiskTable;
   readonly #writer: Writer;
   readonly #random: Random;
 
-  constructor(engine: Engine, table: VdiskTable, writer: Writer, random: Random) {
-    this.#engine = engine;
+  constructor(parts: ActsParts, table: VdiskTable, random: Random) {
+    this.#parts = parts;
+    this.#engine = parts.engine;
     this.#table = table;
-    this.#writer = writer;
+    this.#writer = parts.writer;
     this.#random = random;
   }
 
@@ -263,12 +273,15 @@ export class Acts {
    * Deletes a vdisk or snapshot. With `defer` it goes although others need it: a vdisk together
    * with its snapshots, and a tree that others read through stays, without a name, for as long as
    * they do.
+   * @throws {StoreError} InUseError with what the others read, if they are in the way
    */
   async delete(name: string, inUse: 'refuse' | 'defer'): Promise<void> {
+    const counted = inUse === 'refuse' ? await this.#countInTheWay(name) : NOTHING_COUNTED;
+    // Whatever changed while it counted, what is there now decides.
     const snapshotCount = this.#table.get(name).snapshots.size;
     await this.#room(4 * (1 + snapshotCount), 'release');
     const entry = this.#table.get(name);
-    if (inUse === 'refuse') this.#checkUnused(entry);
+    if (inUse === 'refuse') this.#checkUnused(entry, counted);
     const entries: LogEntry[] = [];
     // The youngest first: what nobody reads through any more dies at once.
     const snapshots = [...entry.snapshots].sort((a, b) => b.record.id - a.record.id);
@@ -278,22 +291,22 @@ export class Acts {
     await this.#log(entries);
   }
 
-  #checkUnused(entry: VdiskEntry): void {
-    const { name, head, snapshots } = entry;
+  /** What a refusal tells beside the names, if one is to be expected. */
+  async #countInTheWay(name: string): Promise<CountedReads> {
+    const { head, snapshots } = this.#table.get(name);
+    if (snapshots.size > 0 || !isInTheWay(head)) return NOTHING_COUNTED;
+    return countReads(this.#parts, head, holdersOf(this.#table, head));
+  }
+
+  #checkUnused({ name, head, snapshots }: VdiskEntry, counted: CountedReads): void {
     if (snapshots.size > 0) {
       const names = [...snapshots].map((each) => each.name).slice(0, 10);
       throw new StoreError('in-use', `${name} has snapshots: delete ${names.join(', ')} first`);
     }
-    // A deleted snapshot merges into the one tree over it; an external one has nothing to merge.
-    if (head.overCount > (head.isExternal ? 0 : 1)) {
-      const names = this.holdersOf(head).slice(0, 10).join(', ');
-      const orDefer = head.isExternal ? '' : ', or defer: it goes when the last of them lets go';
-      throw new StoreError(
-        'in-use',
-        `${name} is the backing store of ${head.overCount} others (${names}): ` +
-          `split or delete them first${orDefer}`,
-      );
-    }
+    if (!isInTheWay(head)) return;
+    const holders = holdersOf(this.#table, head).map((each) => toInUseHolder(each, head, counted));
+    const orDefer = head.isExternal ? '' : ', or defer: it goes when the last of them lets go';
+    throw new InUseError(name, holders, orDefer);
   }
 
   #deleteOne(entry: VdiskEntry, entries: LogEntry[]): void {
@@ -312,14 +325,9 @@ export class Acts {
     entries.push(treeEntry(tree), gone);
   }
 
-  /** Names of what reads through the tree directly. */
+  /** Names of what reads through the tree, directly or behind what has lost its name. */
   holdersOf(tree: Tree): string[] {
-    const names: string[] = [];
-    for (const over of tree.over()) {
-      const owner = this.#table.byId(over.ownerId);
-      if (owner !== undefined) names.push(owner.name);
-    }
-    return names.sort();
+    return holdersOf(this.#table, tree).map(({ name }) => name);
   }
 
   #checkThere(entry: VdiskEntry): void {
@@ -368,6 +376,13 @@ export class Acts {
   async #log(entries: LogEntry[]): Promise<void> {
     await this.#engine.logAct(entries);
   }
+}
+
+/**
+ * A deleted snapshot merges into the one tree over it; an external one has nothing to merge.
+ */
+function isInTheWay(head: Tree): boolean {
+  return head.overCount > (head.isExternal ? 0 : 1);
 }
 
 /** Attributes of a tree for the log. Root and counters in it are not looked at. */

@@ -21,10 +21,22 @@ export interface ScanReport {
 
 const SLICE_BLOCKS = 16384;
 
-export async function scanTree(engine: Engine, reader: Reader, tree: Tree): Promise<ScanReport> {
+export interface ScanParts {
+  readonly engine: Engine;
+  readonly reader: Reader;
+}
+
+/** What several counts may look at together; what one pointer calls empty counts as one. */
+export interface LooksLeft {
+  blocks: number;
+}
+
+export async function scanTree(parts: ScanParts, tree: Tree): Promise<ScanReport> {
+  const { engine } = parts;
   tree.holds++;
   try {
-    const readThrough = await countReadThrough(engine, reader, tree);
+    const everything = { blocks: Number.POSITIVE_INFINITY };
+    const readThrough = (await countReadThrough(parts, tree, tree, everything)) ?? 0;
     const givesBack = tree.overCount === 0 ? await countExclusive(engine, tree) : 0;
     return {
       readThroughBytes: readThrough * BLOCK_BYTES,
@@ -35,31 +47,51 @@ export async function scanTree(engine: Engine, reader: Reader, tree: Tree): Prom
   }
 }
 
-async function countReadThrough(engine: Engine, reader: Reader, tree: Tree): Promise<number> {
+/**
+ * Blocks that the tree reads from `through` or from what lies below that; of `through` itself, what
+ * it reads from below. The caller holds the tree. Undefined: it has let go of `through`, or there
+ * is more to look at than is left.
+ */
+export async function countReadThrough(
+  { engine, reader }: ScanParts,
+  tree: Tree,
+  through: Tree,
+  left: LooksLeft,
+): Promise<number | undefined> {
   const end = Math.ceil(tree.sizeBytes / BLOCK_BYTES);
   const { source } = reader;
   let count = 0;
   let looked = 0;
+  let depth = depthOf(through, tree);
   source.begin();
   for (let fbn = 0; fbn < end; ) {
+    if (depth === undefined || left.blocks <= 0) return undefined;
     const found = source.find(tree, fbn);
     if (found === SOURCE_MISS) {
       await reader.loadAll(source.missing.slice());
-      source.begin();
-      continue;
-    }
-    if (found === SOURCE_ZERO) {
-      fbn = emptyUntil(engine, reader.externals, tree, fbn);
     } else {
-      if (source.isHole) count++;
-      fbn++;
+      if (found !== SOURCE_ZERO && source.isHole && source.depth >= depth) count++;
+      fbn = found === SOURCE_ZERO ? emptyUntil(engine, reader.externals, tree, fbn) : fbn + 1;
+      left.blocks--;
+      if (++looked % SLICE_BLOCKS !== 0) continue;
+      await engine.options.clock.yield();
     }
-    if (++looked % SLICE_BLOCKS !== 0) continue;
-    await engine.options.clock.yield();
+    // Others ran: a merge may have taken a tree out of the lineage, or a delete the tree itself.
     engine.assertAlive();
+    depth = depthOf(through, tree);
     source.begin();
   }
-  return count;
+  return depth === undefined ? undefined : count;
+}
+
+/** How many trees lie from `head` down to `tree`; undefined: `head` does not read through it. */
+function depthOf(tree: Tree, head: Tree): number | undefined {
+  let depth = 0;
+  for (let at: Tree | undefined = head; at !== undefined; at = at.backing) {
+    if (at === tree) return depth;
+    depth++;
+  }
+  return undefined;
 }
 
 /** Data blocks that this tree alone names: no entry in the reference file, nor one above. */

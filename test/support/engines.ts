@@ -78,8 +78,8 @@ export async function withEngine(
       const resolver = new Resolver(engine.trees, engine.options.memoryBytes);
       const reader = new Reader(engine, resolver);
       const writer = new Writer(engine, reader);
-      const acts = new Acts(engine, table, writer, seededRandom(3));
       const parts = { engine, reader, writer, load: new ClientLoad(clock) };
+      const acts = new Acts(parts, table, seededRandom(3));
       const vdisk = (name: string): Vdisk => new Vdisk(parts, table.get(name));
       const head = (name: string): Tree => table.get(name).head;
       await body({ source, clock, engine, resolver, reader, acts, table, vdisk, head });
