@@ -120,13 +120,20 @@ for (const medium of MEDIA) {
       const a = await t.store.clone('debian', 'a');
       await a.write(0, pattern(5 * BLOCK_BYTES, 2));
       await areAsScanned(t.store, 'debian');
+      for (const inUse of ['defer', 'split'] as const) {
+        await assert.rejects(t.store.delete('debian', { inUse }), InUseError);
+      }
+      assert.equal(t.store.show('a').split, undefined);
+      await t.store.clone('debian', 'b');
+      await t.store.resize('b', 50 * BLOCK_BYTES + SECTOR_BYTES);
       image.isMissing = true;
       const store = await t.reopen();
       const { message, holders } = await refusalOf(store, 'debian');
       assert.deepEqual(holders, [
         { name: 'a', readThroughBytes: 101 * BLOCK_BYTES, basis: 'at-most' },
+        { name: 'b', readThroughBytes: 51 * BLOCK_BYTES, basis: 'at-most' },
       ]);
-      assert.match(message, /^debian is the backing store of another \(a reads at most 404 KiB\)/);
+      assert.match(message, /^debian .* 2 others \(a reads at most 404 KiB, b at most 204 KiB\): /);
       assert.doesNotMatch(message, /defer/);
       image.isMissing = false;
     });
@@ -146,6 +153,26 @@ onEachMedium('a holder that goes while it is counted is not named', async (t) =>
   const { holders } = await refused;
   assert.deepEqual(holders, [counted('a', 400), counted('c', 400), counted('golden', 400)]);
   await store.idle();
+});
+
+onEachMedium('a deleted snapshot is merged away meanwhile: still counted', async (t) => {
+  // A block in each MiB: the count takes many loads, and `a` comes first.
+  const golden = await t.store.createVdisk('golden', 400 * MIB);
+  for (let mib = 0; mib < 400; mib++) await golden.write(mib * MIB, pattern(BLOCK_BYTES, mib));
+  await t.store.snapshot([{ vdisk: 'golden', snapshot: 'v1' }]);
+  await golden.write(0, pattern(BLOCK_BYTES, 98));
+  await golden.write(MIB, pattern(BLOCK_BYTES, 97));
+  const a = await t.store.clone('golden@v1', 'a');
+  await a.write(0, pattern(BLOCK_BYTES, 99));
+  await t.store.snapshot([{ vdisk: 'a', snapshot: 's' }]);
+  await t.store.clone('a@s', 'x');
+  await t.store.delete('a@s', { inUse: 'defer' });
+  const store = await t.reopen();
+  const refused = refusalOf(store, 'golden@v1');
+  await store.delete('x');
+  const { holders } = await refused;
+  assert.deepEqual(holders, [counted('a', 399), counted('golden', 398)]);
+  assert.equal(store.show('a').backing, 'golden@v1', 'it was merged before the answer');
 });
 
 onEachMedium('one that comes meanwhile is named, from the counters', async (t) => {
