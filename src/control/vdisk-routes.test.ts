@@ -82,6 +82,7 @@ describe('vdisks over the API', () => {
 
   it('deletes what clones read through, if it is told what becomes of them', async () => {
     await create('g');
+    await lab.store.vdisk('g').write(0, new Uint8Array(8192).fill(7));
     await snapshot('g', 's');
     const body = { source: 'g@s', names: ['x', 'y'] };
     assert.equal((await lab.call('POST', '/v1/clones', { body })).status, 201);
@@ -90,6 +91,10 @@ describe('vdisks over the API', () => {
     assertProblem(await remove(''), 'in-use', /snapshots: delete g@s/);
     assertProblem(await remove('?inUse=refuse'), 'in-use', /snapshots/);
     assertProblem(await remove('?inUse=force'), 'invalid', /inUse/);
+    const refused = await lab.call('DELETE', '/v1/vdisks/g@s');
+    assertProblem(refused, 'in-use', /3 others \(g reads 8 KiB, x 8 KiB, y 8 KiB\)/);
+    const holder = (name: string) => ({ name, readThroughBytes: 8192, basis: 'counted' });
+    assert.deepEqual(refused.body.holders, [holder('g'), holder('x'), holder('y')]);
     await lab.call('PUT', '/v1/vdisks/g%40s/attachment', { body: { port: 0 } });
     const attachments = async (): Promise<unknown> =>
       (await lab.call('GET', '/v1/attachments')).body.attachments;
