@@ -11,16 +11,7 @@ import { STORE_ERROR_KINDS } from '../base/store-error.js';
 import { PIB, SECTOR_BYTES } from '../base/units.js';
 import { RATE_BYTES_MAX } from '../layout/split-policy.js';
 import { READ_BASES } from '../vdisk/in-use.js';
-
-const strict = { additionalProperties: false } as const;
-
-function nullable<S extends TSchema>(schema: S) {
-  return Type.Union([schema, Type.Null()]);
-}
-
-function oneOf<const T extends readonly string[]>(values: T, description: string) {
-  return Type.Unsafe<T[number]>({ type: 'string', enum: [...values], description });
-}
+import { bytes, count, moment, nullable, oneOf, strict } from './schema-kit.js';
 
 const NAME = '[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,254}';
 
@@ -40,12 +31,6 @@ export const AnyName = Type.String({
   description: 'vdisk or vdisk@snapshot',
   examples: ['golden'],
 });
-
-const bytes = (description: string) =>
-  Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description });
-const count = (description: string) => bytes(description);
-const moment = (description: string) =>
-  Type.String({ description, examples: ['2026-01-31T12:00:00.000Z'] });
 
 const SizeBytes = Type.Integer({
   minimum: SECTOR_BYTES,
