@@ -303,9 +303,13 @@ export const BUGS: readonly DeliberateBug[] = [
     what: 'the reference file counts one owner of a shared block too few',
     patches: [
       {
-        file: 'src/store/reference-file.ts',
-        find: 'words[at] = 1;',
-        replace: 'words[at] = 0;',
+        file: 'src/store/reference-writer.ts',
+        find: `words[at] = 1;
+        toggleOwner(words, at, ownerId);
+        fresh++;`,
+        replace: `words[at] = 0;
+        toggleOwner(words, at, ownerId);
+        fresh++;`,
       },
     ],
     caughtBy: [
