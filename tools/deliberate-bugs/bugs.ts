@@ -35,6 +35,7 @@ const test = (file: string, name: string): Catcher => ({ kind: 'test', file, nam
 const seeds = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'seeds', medium, says });
 const rot = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'rot', medium, says });
 
+const WHOLES = 'src/split/share-whole.fuzz.ts';
 const FIFTEEN = 'src/split/fifteen-ways.test.ts';
 const FILL = 'src/split/fill.ts';
 const SPLIT_JOBS = 'src/split/split-jobs.ts';
@@ -449,5 +450,29 @@ export const BUGS: readonly DeliberateBug[] = [
       },
     ],
     caughtBy: [seeds('in-place', NOTICED), seeds('object-log', NOTICED)],
+  },
+  {
+    name: 'copy-without-names',
+    what: 'a tree that copies a shared indirect block does not count what the copy names',
+    patches: [
+      {
+        file: 'src/store/reference-writer.ts',
+        find: 'if (!isLast) await this.lend(below, 0, treeId);',
+        replace: 'if (!isLast) continue;',
+      },
+    ],
+    caughtBy: [test(WHOLES, 'in-place: seeds'), test(WHOLES, 'object-log: seeds')],
+  },
+  {
+    name: 'free-what-others-name',
+    what: 'a dying tree frees what is beneath a shared block although another tree names it',
+    patches: [
+      {
+        file: 'src/vdisk/free-job.ts',
+        find: 'if (names > 1) return { level',
+        replace: 'if (names > 2) return { level',
+      },
+    ],
+    caughtBy: [test(WHOLES, 'in-place: seeds'), test(WHOLES, 'object-log: seeds')],
   },
 ];
