@@ -36,6 +36,9 @@ const PHRASES: readonly { readonly phrase: RegExp; readonly reason: string }[] =
   { phrase: /\bNode(\.js|JS)?\b/g, reason: 'the platform' },
   { phrase: /\bnode_modules\b/g, reason: 'a folder of npm' },
   { phrase: /\bchild[ _-]?process(es)?\b/gi, reason: 'a process that another one started' },
+  { phrase: /\bhttps:\/\/[^\s)]+/g, reason: 'addresses of others' },
+  { phrase: /\b(rbd|deep-)\s?flatten\b/g, reason: 'what it is called in Ceph' },
+  { phrase: /`volume clone split`/g, reason: 'a command of ONTAP' },
   { phrase: /\bpage cache\b/gi, reason: 'the one of Linux' },
 ];
 
