@@ -133,6 +133,30 @@ inEachWay(
   },
 );
 
+inEachWay('an undo that cannot read the image tries again by itself', async (test, mode, scene) => {
+  const { image, bytes } = scene;
+  await test.store.clone('image', 'clone');
+  const slow = { pace: 'rate', rateBytesPerSecond: MIB } as const;
+  await test.store.split('clone', { mode, isReserved: false, ...slow });
+  await test.clock.sleep(500);
+  await test.store.pauseSplit('clone');
+  image.isMissing = true;
+  const store = await test.reopen();
+  assert.ok(store.show('clone').mappedBytes > 0, 'something was filled');
+  await store.cancelSplit('clone', { undo: true });
+  await store.idle();
+  const { eventsRun } = test.clock;
+  await test.clock.sleep(50_000);
+  assert.ok(test.clock.eventsRun < eventsRun + 10, 'nothing spins');
+  assert.equal(store.show('clone').split?.state, 'undoing');
+  image.isMissing = false;
+  await test.clock.sleep(20_000);
+  await store.idle();
+  assert.equal(store.show('clone').split, undefined);
+  assert.equal(store.show('clone').backing, 'image');
+  await reads(store.vdisk('clone'), bytes);
+});
+
 inEachWay('reads that fail now and then lose nothing', async (test, mode, scene) => {
   const { image, bytes } = scene;
   const { store } = test;

@@ -505,7 +505,8 @@ export class SplitJobs {
 
   #stopJob(job: Job, error: unknown): void {
     const isDamage = isStoreError(error, 'corrupt') || isStoreError(error, 'device');
-    if (isDamage && this.#parts.engine.failure === undefined) {
+    const goesOn = job.tree.split !== undefined && this.#parts.engine.failure === undefined;
+    if (isDamage && goesOn) {
       // An indirect block that cannot be read: the rest of the store goes on.
       this.#wait(job, error.message, this.#patienceMs(job));
       return;
@@ -523,16 +524,25 @@ export class SplitJobs {
 
   #undo(tree: Tree): void {
     if (this.#undos.has(tree) || this.#stopped) return;
-    const work = this.#runUndo(tree).finally(() => {
+    const work = this.#runUndo(tree).then((hasEnded) => {
       this.#undos.delete(tree);
       // Another one may have been asked for while this one ended.
-      this.resume(tree);
+      if (hasEnded) this.resume(tree);
+      else this.#undoLater(tree);
       this.#onRelease();
     });
     this.#undos.set(tree, work);
   }
 
-  async #runUndo(tree: Tree): Promise<void> {
+  /** What it met may be mended meanwhile; a store that has stopped has to be opened again. */
+  #undoLater(tree: Tree): void {
+    const { engine } = this.#parts;
+    if (this.#stopped || engine.failure !== undefined) return;
+    engine.options.clock.setTimer(RETRY_BAD_MS, () => this.resume(tree));
+  }
+
+  /** @returns false if something could not be read or written; the log says what */
+  async #runUndo(tree: Tree): Promise<boolean> {
     const { engine } = this.#parts;
     const job = this.#jobs.get(tree);
     try {
@@ -546,17 +556,18 @@ export class SplitJobs {
           if (job !== undefined) job.filledBlocks += blocks;
         },
       );
-      if (this.#stopped) return;
+      if (this.#stopped) return true;
       if (tree.split?.phase !== 'undoing' || tree.gone) {
         // Deleted meanwhile, or cancelled without undoing the rest.
         if (this.#jobs.get(tree) === job) this.#jobs.delete(tree);
-        return;
+        return true;
       }
       engine.trees.noteDirty(tree, engine.generation);
       tree.split = undefined;
       // Before anything is awaited: the next split of the tree has a job of its own.
       this.#jobs.delete(tree);
       await engine.logAct([treeEntry(tree)]);
+      return true;
     } catch (error) {
       if (!isStoreError(error)) engine.fail(error);
       engine.options.log({
@@ -564,6 +575,7 @@ export class SplitJobs {
         event: 'split-undo-stopped',
         message: `Undoing the split of tree ${tree.id} has stopped: ${String(error)}`,
       });
+      return false;
     }
   }
 }
