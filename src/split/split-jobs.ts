@@ -131,7 +131,7 @@ export class SplitJobs {
       Object.assign(tree.split, { mode, policy });
       if (tree.split.phase === 'paused') tree.split.phase = 'filling';
     }
-    // Its space is set aside in the step that looked whether it is there.
+    // Sets its space aside. Had somebody taken that since it was looked at, the split would wait.
     this.#jobOf(tree, tree.split).needs = needs;
     this.#lookAgain(tree);
     await engine.logAct([treeEntry(tree)]);
