@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isStoreError } from '../src/base/store-error.js';
 import { BLOCK_BYTES } from '../src/base/units.js';
+import { copyThroughMemory } from '../src/env/copy-blocks.js';
 import type { Device } from '../src/env/device.js';
 import type { ObjectStore } from '../src/env/object-store.js';
 import { seededRandom } from '../src/env/seeded-random.js';
@@ -17,16 +18,18 @@ import type { SimulatedObjectStore } from './world/simulated-object-store.js';
 
 /** A device that does what it is told, but for what the lie replaces. */
 function disguised(device: SimulatedDevice, lie: Partial<Device>): Device {
-  return {
+  const liar: Device = {
     name: device.name,
     sizeBytes: device.sizeBytes,
     read: (offset, into) => device.read(offset, into),
     write: (offset, from) => device.write(offset, from),
     writeDurable: (offset, from) => device.writeDurable(offset, from),
+    copyBlocks: (from, to, crcs) => copyThroughMemory(liar, from, to, crcs),
     sync: () => device.sync(),
     close: () => device.close(),
     ...lie,
   };
+  return liar;
 }
 
 /** Takes as long as a call of the device, and does nothing. */

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { isStoreError, StoreError, type StoreErrorKind } from '../src/base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../src/base/units.js';
+import { copyThroughMemory } from '../src/env/copy-blocks.js';
 import type { Device } from '../src/env/device.js';
 import { MemoryDevice } from '../src/env/memory-device.js';
 import { formatStore, openStore } from '../src/main/open-store.js';
@@ -45,6 +46,7 @@ class Machine {
       read: (offset, into) => call(false, () => disk.read(offset, into)),
       write: (offset, from) => call(true, () => disk.write(offset, from)),
       writeDurable: (offset, from) => call(true, () => disk.writeDurable(offset, from)),
+      copyBlocks: (from, to, crcs) => copyThroughMemory(device, from, to, crcs),
       sync: () => call(true, () => disk.sync()),
       close: () => Promise.resolve(),
     };

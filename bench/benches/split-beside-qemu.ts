@@ -6,7 +6,8 @@
  *    durable then; how long block-stream takes with a sync of its file stands beside it.
  * 2. Beside a client: every measurement has a disk of its own, and a client that was there for some
  *    seconds before, so that what it meets is the same with and without. Pairs, one after the
- *    other, in an order that alternates. KEIKI_BENCH_ROWS=idle: only the first part.
+ *    other, in an order that alternates. KEIKI_BENCH_ROWS=idle: only the first part;
+ *    balanced: without what Keiki's balanced split is compared with.
  * 3. block-stream has no way to make room for clients but a rate that somebody has to choose: it
  *    runs as fast as it goes, and at the rate that Keiki chose by itself.
  * KEIKI_BENCH_CHART names a file for the chart.
@@ -108,6 +109,7 @@ async function besideClient(report: Report, lab: SplitLab, idleS: number): Promi
   const panels = [panel];
   const bytesPerSecond = Math.round((DISK_GIB * 1024 * MIB) / splitS);
   const rate = `${Math.round(bytesPerSecond / MIB)} MiB/s`;
+  if (ROWS === 'balanced') return;
   const others: readonly (readonly [string, Way, number])[] = [
     ['qemu block-stream', QEMU, PAIRS],
     [`qemu block-stream, ${rate}`, { kind: 'qemu', bytesPerSecond }, PAIRS],

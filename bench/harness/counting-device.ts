@@ -1,5 +1,6 @@
 /** Counts what goes to the device beneath it. */
 import { BLOCK_BYTES } from '../../src/base/units.js';
+import { copyThroughMemory } from '../../src/env/copy-blocks.js';
 import type { Device } from '../../src/env/device.js';
 
 function blocksOf(buffers: readonly Uint8Array[]): number {
@@ -45,6 +46,10 @@ export class CountingDevice implements Device {
   sync(): Promise<void> {
     this.syncs++;
     return this.#beneath.sync();
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

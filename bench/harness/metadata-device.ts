@@ -9,6 +9,7 @@
  * 3. Blocks that are kept stand in slabs and are used again: nothing is left to the collector.
  */
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../src/base/units.js';
+import { copyThroughMemory } from '../../src/env/copy-blocks.js';
 import type { Device } from '../../src/env/device.js';
 
 /** Blocks of a slab: 1 MiB. */
@@ -114,6 +115,10 @@ export class MetadataDevice implements Device {
 
   sync(): Promise<void> {
     return Promise.resolve();
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

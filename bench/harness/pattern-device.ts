@@ -4,6 +4,7 @@
  * synced and read as on any file, but that what is written with that block costs nothing.
  */
 import { BLOCK_BYTES } from '../../src/base/units.js';
+import { copyThroughMemory } from '../../src/env/copy-blocks.js';
 import type { Device } from '../../src/env/device.js';
 
 export class PatternDevice implements Device {
@@ -73,6 +74,10 @@ export class PatternDevice implements Device {
 
   sync(): Promise<void> {
     return this.#beneath.sync();
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

@@ -17,6 +17,7 @@ import { StoreError } from '../../src/base/store-error.js';
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { joined, totalBytes } from '../../src/env/buffers.js';
 import type { Clock } from '../../src/env/clock.js';
+import { copyThroughMemory } from '../../src/env/copy-blocks.js';
 import type { Device } from '../../src/env/device.js';
 import { rangeError } from '../../src/env/device-range.js';
 import { type DeviceStats, newDeviceStats } from '../../src/env/memory-device.js';
@@ -144,6 +145,10 @@ export class SimulatedDevice implements Device {
         return this.#error(`sync ${number} failed (simulated)`);
       };
     });
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

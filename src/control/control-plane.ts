@@ -22,7 +22,7 @@ import { toSplit } from './split-options.js';
 import { statsOf } from './stats.js';
 
 /** Times of the device under the store. */
-export type DeviceTimes = Readonly<Record<'read' | 'write' | 'log' | 'sync', Histogram>>;
+export type DeviceTimes = Readonly<Record<'read' | 'write' | 'log' | 'sync' | 'copy', Histogram>>;
 
 export interface ControlPlaneOptions {
   readonly store: ControlStore;

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { crc32 } from '../base/checksum.js';
 import { isStoreError, type StoreErrorKind } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import type { Device } from './device.js';
@@ -169,8 +170,7 @@ describe('file device: errors', () => {
   });
 
   test('a write that fails: nothing is written or synced after it, reads go on', async () => {
-    const path = newPath();
-    const report = await runLimited(path);
+    const report = await runLimited(WRITES);
     assert.match(report, /device: .*EFBIG/);
     assert.match(report, /then write: device: .*open it again/);
     assert.match(report, /then sync: device: .*open it again/);
@@ -178,13 +178,9 @@ describe('file device: errors', () => {
   });
 });
 
-/** Writes beyond the file size limit (ulimit -f) of a process and tells what happens. */
-async function runLimited(path: string): Promise<string> {
-  const module = fileURLToPath(new URL('./file-device.ts', import.meta.url));
-  const code = `import(${JSON.stringify(module)}).then(async ({ openFileDevice }) => {
-    process.on('SIGXFSZ', () => {});
+/** Writes beyond the file size limit and tells what happens. */
+const WRITES = `
     const tell = (what) => (error) => console.log(what + error.kind + ': ' + error.message);
-    const device = await openFileDevice(${JSON.stringify(path)});
     const block = new Uint8Array(4096).fill(5);
     await device.write(0, [block]);
     await device.write(4 * 1024 * 1024, [block]).catch(tell(''));
@@ -194,13 +190,23 @@ async function runLimited(path: string): Promise<string> {
     await device.read(0, [block]);
     console.log('then read: ' + block[9]);
     await device.close();
-    const again = await openFileDevice(${JSON.stringify(path)});
+    const again = await openFileDevice(path);
     await again.write(0, [block]);
     const calls = [again.sync(), again.sync(), again.write(4 * 1024 * 1024, [block])];
     const closing = again.close();
     await Promise.allSettled(calls);
     await closing;
-    console.log('then closed');
+    console.log('then closed');`;
+
+/** Runs code with a new device in a process whose files end at 2 MiB (ulimit -f). */
+async function runLimited(work: string): Promise<string> {
+  const path = newPath();
+  const module = fileURLToPath(new URL('./file-device.ts', import.meta.url));
+  const code = `import(${JSON.stringify(module)}).then(async ({ openFileDevice }) => {
+    process.on('SIGXFSZ', () => {});
+    const path = ${JSON.stringify(path)};
+    const device = await openFileDevice(path);
+    ${work}
   });`;
   const device = await openFileDevice(path, SPARSE);
   await device.close();
@@ -214,6 +220,36 @@ async function runLimited(path: string): Promise<string> {
   await once(limited, 'close');
   return report;
 }
+
+describe('file device: copies', () => {
+  test('close waits for those under way', async () => {
+    const path = newPath();
+    const device = await openFileDevice(path, SPARSE);
+    const bytes = new Uint8Array(256 * BLOCK_BYTES).fill(7);
+    await device.write(0, [bytes]);
+    const crcs = new Uint32Array(256).fill(crc32(bytes.subarray(0, BLOCK_BYTES)));
+    const copies = [2, 3, 4, 5].map((mib) => device.copyBlocks(0, mib * MIB, crcs));
+    await device.close();
+    assert.deepEqual(await Promise.all(copies), [-1, -1, -1, -1]);
+    const written = await readFile(path);
+    assert.equal(Buffer.compare(written.subarray(5 * MIB, 6 * MIB), bytes), 0);
+  });
+
+  test('one that cannot be written is a failed write: nothing is written after it', async () => {
+    const crc = crc32(new Uint8Array(BLOCK_BYTES));
+    const report = await runLimited(`
+      const copy = (to) => device.copyBlocks(0, to, Uint32Array.of(${crc}));
+      for (const to of [1024 * 1024, 4 * 1024 * 1024, 1024 * 1024]) {
+        console.log(await copy(to).catch((error) => error.kind + ': ' + error.message));
+      }
+      await device.write(0, [new Uint8Array(4096)]).catch((error) => console.log(error.message));
+      await device.close();`);
+    const [first, second, third, fourth] = report.split('\n');
+    assert.equal(first, '-1');
+    assert.match(second ?? '', /^device: .*copy to byte 4194304.*EFBIG/);
+    for (const line of [third, fourth]) assert.match(line ?? '', /nothing is written since then/);
+  });
+});
 
 describe('file device: syncs', () => {
   test('callers that arrive while a sync is under way share the next', async () => {

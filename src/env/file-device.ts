@@ -7,13 +7,17 @@
  *    arrive meanwhile share the next one, as the one under way may have begun before their writes.
  * 3. After a failed write or sync none is tried again: Linux calls what a failed sync did not
  *    write clean, so a later one would lie. Reads go on.
- * 4. The lock (file-lock.ts) is taken before anything else is done to the file, and held until all
+ * 4. Copies within the file are made by threads of their own (block-copier.ts): they are volatile
+ *    writes like any other, and a failed one is a failed write.
+ * 5. The lock (file-lock.ts) is taken before anything else is done to the file, and held until all
  *    transfers have ended.
  */
 import * as fs from 'node:fs';
 import { promisify } from 'node:util';
+import { invariant } from '../base/invariant.js';
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
+import { BlockCopier, COPY_BLOCKS_MAX } from './block-copier.js';
 import { blockDeviceBytes } from './block-device-size.js';
 import { gather, joinAdjacent, totalBytes, withoutFirst } from './buffers.js';
 import type { Device } from './device.js';
@@ -88,6 +92,7 @@ class FileDevice implements Device {
   #stagingCount = 0;
   #sync: Promise<void> | undefined;
   #nextSync: Promise<void> | undefined;
+  #copier: BlockCopier | undefined;
 
   constructor(path: string, sizeBytes: number, main: number, durable: number | undefined) {
     this.name = path;
@@ -124,6 +129,24 @@ class FileDevice implements Device {
       return this.#sync;
     });
     return this.#nextSync;
+  }
+
+  async copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    invariant(crcs.length <= COPY_BLOCKS_MAX, 'so much is copied at once');
+    const length = crcs.length * BLOCK_BYTES;
+    const refusal = this.#closedError() ?? this.#writeRefusal() ?? rangeError(this, from, length);
+    const error = refusal ?? rangeError(this, to, length);
+    if (error !== undefined) throw error;
+    this.#callsUnderWay++;
+    try {
+      this.#copier ??= new BlockCopier(this.#main);
+      return await this.#copier.copy(from, to, crcs);
+    } catch (cause) {
+      this.#failure ??= deviceError(this.name, `copy to byte ${to}`, cause);
+      throw this.#failure;
+    } finally {
+      this.#end();
+    }
   }
 
   close(): Promise<void> {
@@ -216,6 +239,7 @@ class FileDevice implements Device {
         this.#whenIdle = resolve;
       });
     }
+    await this.#copier?.close();
     // The lock goes with the main descriptor: last.
     if (this.#durable !== undefined) await closeFile(this.#durable);
     await closeFile(this.#main);

@@ -7,6 +7,7 @@
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import { totalBytes } from './buffers.js';
+import { copyThroughMemory } from './copy-blocks.js';
 import type { Device } from './device.js';
 import { rangeError } from './device-range.js';
 import { SparseBytes } from './sparse-bytes.js';
@@ -89,6 +90,10 @@ export class MemoryDevice implements Device {
     if (this.#isClosed) return Promise.reject(this.#closedError());
     this.stats.syncs++;
     return DONE;
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
+import { copyThroughMemory } from '../env/copy-blocks.js';
 import type { Device } from '../env/device.js';
 import { MemoryDevice } from '../env/memory-device.js';
 import { decodeFsinfo } from '../layout/fsinfo.js';
@@ -36,6 +37,10 @@ class Counting implements Device {
 
   sync(): Promise<void> {
     return this.inner.sync();
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

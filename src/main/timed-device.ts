@@ -12,6 +12,7 @@ export class TimedDevice implements Device {
     /** Durable writes: groups of the log, and the store's roots. */
     log: new Histogram(),
     sync: new Histogram(),
+    copy: new Histogram(),
   };
 
   constructor(device: Device, clock: Clock) {
@@ -43,14 +44,18 @@ export class TimedDevice implements Device {
     return this.#time(this.times.sync, this.#device.sync());
   }
 
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return this.#time(this.times.copy, this.#device.copyBlocks(from, to, crcs));
+  }
+
   close(): Promise<void> {
     return this.#device.close();
   }
 
-  async #time(histogram: Histogram, call: Promise<void>): Promise<void> {
+  async #time<T>(histogram: Histogram, call: Promise<T>): Promise<T> {
     const startMs = this.#clock.nowMs();
     try {
-      await call;
+      return await call;
     } finally {
       histogram.add(this.#clock.nowMs() - startMs);
     }

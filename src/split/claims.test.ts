@@ -79,6 +79,7 @@ async function fill(parts: TestEngine, fbn: number, mode: SplitMode): Promise<nu
     mode,
     fields: whole(fbn),
     reads: new BackingReads(new ReadMemory()),
+    isShared: false,
     reservation: undefined,
   });
   assert.ok(outcome.kind === 'filled' && outcome.bad.length === 0);

@@ -72,6 +72,8 @@ export interface FillTask {
   readonly mode: SplitMode;
   readonly fields: Fields;
   readonly reads: BackingReads;
+  /** Others fill from the same reads: each block is read once. */
+  readonly isShared: boolean;
   /** Space that is set aside for it. */
   readonly reservation: Reservation | undefined;
 }
@@ -111,21 +113,76 @@ async function fillOnce(parts: SplitParts, task: FillTask): Promise<FillOutcome 
   const pointers: NewPointer[] = [];
   const copies: Hole[] = [];
   for (const hole of holes) {
-    const isPlain = mode === 'share' && hole.vbn !== 0 && hole.validBytes === BLOCK_BYTES;
+    const isSharable = mode === 'share' && hole.vbn !== 0 && hole.validBytes === BLOCK_BYTES;
     // The checksum of a block of zeros tells where to look; only the bytes tell for sure.
-    if (isPlain && hole.crc !== ZERO_BLOCK_CRC) {
+    if (isSharable && hole.crc !== ZERO_BLOCK_CRC) {
       pointers.push({ index: hole.index, vbn: hole.vbn, crc: hole.crc, kind: 'shared' });
     } else {
       copies.push(hole);
     }
   }
-  const loaded = await reads.load(parts, clone, fbn, copies);
-  const bad = copies.filter((hole) => loaded.get(hole.index) === undefined);
-  if (!(await fakeDirty(parts, task, copies, loaded, pointers))) return { kind: 'no-space' };
+  const isCopied = parts.engine.medium.copiesBlocks && !task.isShared;
+  const toLoad = isCopied ? copies.filter((hole) => !isPlain(hole)) : copies;
+  // First what may throw, then what is placed.
+  const loaded = await reads.load(parts, clone, fbn, toLoad);
+  if (isCopied) {
+    const damaged = await copyPlain(parts, task, copies.filter(isPlain), pointers);
+    if (damaged === undefined) return { kind: 'no-space' };
+    const again = await reads.load(parts, clone, fbn, damaged);
+    for (const [index, bytes] of again) loaded.set(index, bytes);
+    toLoad.push(...damaged);
+  }
+  const bad = toLoad.filter((hole) => loaded.get(hole.index) === undefined);
+  if (!(await fakeDirty(parts, task, toLoad, loaded, pointers))) {
+    abandonAll(parts, pointers);
+    return { kind: 'no-space' };
+  }
   const blocks = await putPointers(parts, task, pointers);
   if (blocks === 'again') return 'again';
   if (blocks === undefined) return { kind: 'no-space' };
-  return { kind: 'filled', nextFbn, blocks, bad: bad.map((hole) => fbn + hole.index) };
+  return {
+    kind: 'filled',
+    nextFbn,
+    blocks,
+    bad: bad.map((hole) => fbn + hole.index).sort((a, b) => a - b),
+  };
+}
+
+/**
+ * Dirties plain blocks where nobody else needs their bytes: the medium loads each, verifies it, and
+ * writes it where the write allocator placed it anew.
+ * @returns the holes whose blocks something is wrong with; undefined if there is no room
+ */
+async function copyPlain(
+  parts: SplitParts,
+  task: FillTask,
+  holes: readonly Hole[],
+  pointers: NewPointer[],
+): Promise<readonly Hole[] | undefined> {
+  if (holes.length === 0) return [];
+  const { engine } = parts;
+  const { medium } = engine;
+  const sources = holes.map(({ vbn }) => vbn);
+  const crcs = holes.map(({ crc }) => crc);
+  const placed = await placeWithRoom(parts, task, holes.length, () =>
+    medium.placeCopies(sources, crcs),
+  );
+  if (placed === undefined) return undefined;
+  const left = await placed.written.catch((error: unknown) => {
+    throw engine.fail(error);
+  });
+  task.reads.blocksRead += holes.length - left.size;
+  holes.forEach(({ index, crc }, at) => {
+    const vbn = placed.vbns[at] as number;
+    if (left.has(at)) medium.abandon(vbn, 'data');
+    else pointers.push({ index, vbn, crc, kind: 'placed' });
+  });
+  return holes.filter((_, at) => left.has(at));
+}
+
+/** A block on the medium that is copied as it is; one of zeros takes none. */
+function isPlain({ vbn, bytes, crc, validBytes }: Hole): boolean {
+  return vbn !== 0 && bytes === undefined && validBytes === BLOCK_BYTES && crc !== ZERO_BLOCK_CRC;
 }
 
 /** Dirties the loaded blocks without altering them: the write allocator places each anew. */
@@ -156,20 +213,11 @@ async function fakeDirty(
     tags.push({ treeId: clone.id, fbn: fields.base + hole.index, level: 0, crc, kind: 'data' });
   }
   if (blocks.length === 0) return true;
-  const demand = { dataBlocks: blocks.length, metaBlocks: 2 * clone.height };
-  for (;;) {
-    engine.assertAlive();
-    if (!engine.hasRoomWith(reservation, demand)) return false;
-    if (engine.medium.isReady('data', blocks.length)) break;
-    try {
-      await engine.medium.prepare('data', blocks.length);
-    } catch (error) {
-      if (isStoreError(error, 'out-of-space')) return false;
-      throw engine.fail(error);
-    }
-  }
-  const { vbns, written } = engine.medium.place('data', blocks, tags);
-  reservation?.placed(vbns.length);
+  const placed = await placeWithRoom(parts, { clone, reservation }, blocks.length, () =>
+    engine.medium.place('data', blocks, tags),
+  );
+  if (placed === undefined) return false;
+  const { vbns, written } = placed;
   await written.catch((error: unknown) => {
     throw engine.fail(error);
   });
@@ -178,6 +226,32 @@ async function fakeDirty(
     pointers.push({ index: indexes[at] as number, vbn, crc, kind: 'placed' });
   });
   return true;
+}
+
+/** Places so many blocks when there is room for them; undefined: there is none. */
+async function placeWithRoom<T>(
+  { engine }: SplitParts,
+  { clone, reservation }: Pick<FillTask, 'clone' | 'reservation'>,
+  dataBlocks: number,
+  place: () => T,
+): Promise<T | undefined> {
+  const demand = { dataBlocks, metaBlocks: 2 * clone.height };
+  for (;;) {
+    engine.assertAlive();
+    if (!engine.hasRoomWith(reservation, demand)) return undefined;
+    // From here to the placing nothing awaits: others take of what is ready, too.
+    if (engine.medium.isReady('data', dataBlocks)) {
+      const placed = place();
+      reservation?.placed(dataBlocks);
+      return placed;
+    }
+    try {
+      await engine.medium.prepare('data', dataBlocks);
+    } catch (error) {
+      if (isStoreError(error, 'out-of-space')) return undefined;
+      throw engine.fail(error);
+    }
+  }
 }
 
 function maskedCopy(bytes: Uint8Array, validBytes: number): Uint8Array {

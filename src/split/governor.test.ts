@@ -23,7 +23,7 @@ interface Run {
 async function run({ seconds, policies, latencyMs, isQuiet }: Run): Promise<number[][]> {
   const clock = new VirtualClock();
   const load = new ClientLoad(clock);
-  const governor = new Governor(load);
+  const governor = new Governor(load, () => false);
   load.isWatched = true;
   governor.groups = policies.length;
   const filled = policies.map(() => Array.from({ length: seconds }, () => 0));

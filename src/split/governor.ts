@@ -5,14 +5,13 @@
  * 2. Beside busy clients idle goes at its floor; balanced at the rate that their own latency
  *    allows. Time is cut into cycles: in their first quarter nothing is filled, so that what the
  *    99th percentile would be without a split is known at any time; in the rest it is compared,
- *    and the rate goes up by steps, and down by factors (additive increase, multiplicative
- *    decrease).
- * 3. Latency is a request's own time and the time for which the event loop keeps it waiting.
+ *    and the rate goes up or down by a factor.
+ * 3. Clients have consistency points of their own, and those are the worst that they feel. They
+ *    count for what is alone, and not for what is together: which of both they fall into is chance.
  * 4. A floor makes each split end.
  * 5. Splits from different backing stores share what balanced allows in equal parts.
  */
 import { BLOCK_BYTES, MIB } from '../base/units.js';
-import type { Timer } from '../env/clock.js';
 import type { SplitPolicy, SplitWindow } from '../layout/split-policy.js';
 import { MINUTES_OF_DAY } from '../layout/split-policy.js';
 import { type ClientLoad, FadingTimes } from '../vdisk/client-load.js';
@@ -25,17 +24,25 @@ const ALONE_MS = 250;
 /** What latency may become, of what it is alone; a part of the quarter that is promised is kept. */
 const LATENCY_RATIO_MAX = 1.15;
 /** Beyond this the rate is halved at once. */
-const LATENCY_RATIO_BAD = 1.5;
+const LATENCY_RATIO_BAD = 2;
 /** Too few requests say nothing about the hundredth of them. */
 const REQUESTS_MIN = 300;
-const FIRST_RATE = 16 * MIB;
-const RATE_STEP = 4 * MIB;
+/** What a client feels of any request, however short. */
+const SOCKET_MS = 0.1;
+const FIRST_RATE = 32 * MIB;
+/**
+ * Up and down by equal factors: latency is noisy, and so the rate settles where every other cycle
+ * is above the bound, and not where noise has pushed it.
+ */
+const RATE_FACTOR = 1.25;
+const RATE_STEP = 2 * MIB;
 const RATE_MAX = 4096 * MIB;
-/** Below it steps are small; at it a long one comes eight times a second. */
-const SMALL_RATE = 32 * MIB;
-const ALONE_KEPT = 0.8;
-const TOGETHER_KEPT = 0.5;
-const PROBE_MS = 5;
+/** Below it steps are small; at it a long one comes once a second. */
+const SMALL_RATE = 4 * MIB;
+/** How much of what was seen counts in the next cycle: consistency points are rare. */
+const ALONE_KEPT = 0.93;
+const TOGETHER_KEPT = 0.7;
+const STEP_MS_MIN = 5;
 const MINUTE_MS = 60_000;
 
 /** What holds a split back. */
@@ -56,24 +63,31 @@ export class Pace {
 }
 
 interface Latencies {
-  readonly requests: FadingTimes;
-  readonly loop: FadingTimes;
+  /** What requests took. */
+  readonly own: FadingTimes;
+  /** And with what they may have waited before. */
+  readonly felt: FadingTimes;
+}
+
+function newLatencies(): Latencies {
+  return { own: new FadingTimes(), felt: new FadingTimes() };
 }
 
 export class Governor {
   readonly #load: ClientLoad;
-  readonly #alone: Latencies = { requests: new FadingTimes(), loop: new FadingTimes() };
-  readonly #together: Latencies = { requests: new FadingTimes(), loop: new FadingTimes() };
+  readonly #isTakingCp: () => boolean;
+  readonly #alone = newLatencies();
+  readonly #together = newLatencies();
   /** Bytes a second of all balanced splits together. */
   #rate = FIRST_RATE;
   #cycleMs = Number.NEGATIVE_INFINITY;
-  #probe: Timer | undefined;
   #askedMs = 0;
   /** Backing stores that are being split from. */
   groups = 1;
 
-  constructor(load: ClientLoad) {
+  constructor(load: ClientLoad, isTakingCp: () => boolean) {
     this.#load = load;
+    this.#isTakingCp = isTakingCp;
   }
 
   /** Milliseconds until the job may take its next step; 0: it may now. */
@@ -111,16 +125,14 @@ export class Governor {
     for (const { rate, nextMs: ownMs } of paces) {
       if (rate === undefined) continue;
       // What was not used of the past is gone: a split does not catch up in a rush.
-      const fromMs = Math.max(ownMs, nowMs - PROBE_MS);
+      const fromMs = Math.max(ownMs, nowMs - STEP_MS_MIN);
       nextMs = Math.max(nextMs, fromMs + (blocks * BLOCK_BYTES * 1000) / Math.max(1, rate));
     }
     for (const pace of paces) pace.nextMs = nextMs;
   }
 
   close(): void {
-    this.#probe?.cancel();
-    this.#probe = undefined;
-    this.#load.times = undefined;
+    this.#load.onRequest = undefined;
   }
 
   #free(pace: Pace): number {
@@ -139,7 +151,7 @@ export class Governor {
   /** Goes on with the cycles; milliseconds for which clients are still left alone. */
   #cycle(nowMs: number): number {
     this.#askedMs = nowMs;
-    this.#startProbe();
+    this.#load.onRequest = this.#take;
     if (nowMs >= this.#cycleMs + CYCLE_MS) {
       // After a rest there is nothing to compare.
       if (nowMs < this.#cycleMs + 2 * CYCLE_MS) this.#decide();
@@ -147,44 +159,44 @@ export class Governor {
       fade(this.#alone, ALONE_KEPT);
       fade(this.#together, TOGETHER_KEPT);
     }
-    const aloneMs = this.#cycleMs + ALONE_MS - nowMs;
-    this.#load.times = (aloneMs > 0 ? this.#alone : this.#together).requests;
-    return Math.max(0, aloneMs);
+    return Math.max(0, this.#cycleMs + ALONE_MS - nowMs);
   }
 
   #decide(): void {
-    const { requests } = this.#together;
-    if (requests.count < REQUESTS_MIN || this.#alone.requests.count < REQUESTS_MIN) return;
-    const ratio = latencyMs(this.#together) / latencyMs(this.#alone);
-    if (ratio > LATENCY_RATIO_BAD) this.#rate *= 0.5;
-    else if (ratio > LATENCY_RATIO_MAX) this.#rate *= 0.8;
-    else this.#rate = Math.min(RATE_MAX, this.#rate * 1.1 + RATE_STEP);
+    const [alone, together] = [this.#alone, this.#together];
+    if (together.own.count < REQUESTS_MIN || alone.own.count < REQUESTS_MIN) return;
+    // A client that thinks in between waits less than it seems: its own time tells more.
+    const ratio = Math.max(
+      (p99Ms(together.own) + SOCKET_MS) / (p99Ms(alone.own) + SOCKET_MS),
+      p99Ms(together.felt) / p99Ms(alone.felt),
+    );
+    if (ratio > LATENCY_RATIO_BAD) this.#rate /= 2;
+    else if (ratio > LATENCY_RATIO_MAX) this.#rate /= RATE_FACTOR;
+    else this.#rate = Math.min(RATE_MAX, this.#rate * RATE_FACTOR + RATE_STEP);
     this.#rate = Math.max(this.#rate, MIB);
   }
 
-  /** While somebody asks, looks how late the event loop is. */
-  #startProbe(): void {
-    if (this.#probe !== undefined) return;
-    const { clock } = this.#load;
-    const dueMs = clock.nowMs() + PROBE_MS;
-    this.#probe = clock.setTimer(PROBE_MS, () => {
-      this.#probe = undefined;
-      const nowMs = clock.nowMs();
-      const isAlone = nowMs < this.#cycleMs + ALONE_MS;
-      (isAlone ? this.#alone : this.#together).loop.add(Math.max(0, nowMs - dueMs));
-      if (nowMs < this.#askedMs + CYCLE_MS) this.#startProbe();
-      else this.#load.times = undefined;
-    });
-  }
+  readonly #take = (tookMs: number, waitedMs: number): void => {
+    const nowMs = this.#load.clock.nowMs();
+    if (nowMs < this.#cycleMs + ALONE_MS) add(this.#alone, tookMs, waitedMs);
+    else if (!this.#isTakingCp()) add(this.#together, tookMs, waitedMs);
+    // Nobody is waiting for a turn any more.
+    if (nowMs > this.#askedMs + CYCLE_MS) this.#load.onRequest = undefined;
+  };
 }
 
-function fade({ requests, loop }: Latencies, factor: number): void {
-  requests.fade(factor);
-  loop.fade(factor);
+function add({ own, felt }: Latencies, tookMs: number, waitedMs: number): void {
+  own.add(tookMs);
+  felt.add(tookMs + waitedMs);
 }
 
-function latencyMs({ requests, loop }: Latencies): number {
-  return requests.quantileMs(0.99) + loop.quantileMs(0.99);
+function fade({ own, felt }: Latencies, factor: number): void {
+  own.fade(factor);
+  felt.fade(factor);
+}
+
+function p99Ms(times: FadingTimes): number {
+  return times.quantileMs(0.99);
 }
 
 /** Milliseconds until the window opens; 0: it is open. */

@@ -154,7 +154,8 @@ const SHAPES: readonly Shape[] = [
       const reads = new BackingReads(new ReadMemory());
       const fields = { base: 256, first: 0, end: 256 };
       const clone = parts.head('clone');
-      await fillFields(parts, { clone, mode: 'copy', fields, reads, reservation: undefined });
+      const task = { clone, mode: 'copy', fields, reads, isShared: false } as const;
+      await fillFields(parts, { ...task, reservation: undefined });
     },
   },
 ];

@@ -69,7 +69,7 @@ export class SplitJobs {
     this.#parts = parts;
     this.#table = table;
     this.#load = load;
-    this.#governor = new Governor(load);
+    this.#governor = new Governor(load, () => parts.engine.isTakingCp);
     this.#onRelease = onRelease;
     const jobs = this;
     this.#host = {

@@ -12,7 +12,7 @@ import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, MIB } from '../base/units.js';
 import type { Tree, TreeSplit } from '../store/tree.js';
 import { isMerging } from '../vdisk/merge-job.js';
-import { type FillOutcome, fillFields } from './fill.js';
+import { type FillOutcome, type FillTask, fillFields } from './fill.js';
 import type { Governor } from './governor.js';
 import { ReadAhead } from './read-ahead.js';
 import { boundOf } from './reservation.js';
@@ -121,11 +121,13 @@ export class SplitLoop {
     const blocks = isSmall ? SMALL_WINDOW_BLOCKS : WINDOW_BLOCKS;
     const end = Math.min(from + blocks - (from % blocks), ...further);
     const reads = this.#ahead.take(from);
-    const fills = members.map((job) => this.#fillWindow(job, from, end, reads));
+    const isShared = members.length > 1;
+    const fills = members.map((job) => this.#fillWindow(job, from, end, { reads, isShared }));
     const all = settleAll(fills);
     for (const job of members) job.stepping = all;
     // The next window, if all go on to it together.
-    if (further.length === 0) this.#readNext(members, end, blocks);
+    const isCopied = parts.engine.medium.copiesBlocks && !isShared;
+    if (further.length === 0 && !isCopied) this.#readNext(members, end, blocks);
     const filled = await all;
     for (const job of members) job.stepping = undefined;
     counters.backingBlocksRead += reads.blocksRead;
@@ -146,7 +148,7 @@ export class SplitLoop {
     job: Job,
     from: number,
     end: number,
-    reads: ReturnType<ReadAhead['take']>,
+    source: Pick<FillTask, 'reads' | 'isShared'>,
   ): Promise<number> {
     const { parts, speed } = this.#host;
     const { clock } = parts.engine.options;
@@ -161,7 +163,9 @@ export class SplitLoop {
     for (const fields of fieldsOf(from, to)) {
       const isBeyond = (fields.base + fields.first) * BLOCK_BYTES >= tree.readThroughLimitBytes;
       if (isBeyond) break;
-      const task = { clone: tree, mode: split.mode, fields, reads, reservation };
+      const task = { clone: tree, mode: split.mode, fields, reservation, ...source };
+      // One range a turn: clients wait for as much at most.
+      if (fills.length > 0) await clock.yield();
       fills.push(fillFields(parts, task));
     }
     const outcomes = await settleAll(fills);

@@ -296,6 +296,11 @@ export class Engine {
     this.consistencyPoint().catch(() => undefined);
   }
 
+  /** A consistency point is being written. */
+  get isTakingCp(): boolean {
+    return this.#cp !== undefined;
+  }
+
   /** Resolves when everything that was acknowledged before the call is durable in the tree. */
   consistencyPoint(): Promise<void> {
     this.assertAlive();

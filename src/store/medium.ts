@@ -61,6 +61,12 @@ export interface MediumSpace {
   readonly freeDataBlocks: number;
 }
 
+export interface PlacedCopies {
+  readonly vbns: readonly number[];
+  /** Resolves with the places, among them, of those that were not written: something is wrong. */
+  readonly written: Promise<ReadonlySet<number>>;
+}
+
 /** 'survey': the entries only, nobody asks for payload. */
 export type RecoveryPass = 'survey' | 'apply';
 
@@ -124,6 +130,16 @@ export interface Medium {
    * @param tags    one for each block
    */
   place(kind: TagKind, pieces: readonly Uint8Array[], tags: readonly BlockTag[]): Placed;
+  /** True: `placeCopies` can be called. */
+  readonly copiesBlocks: boolean;
+  /**
+   * Places copies of data blocks that stand on the medium, as `place` would, without their bytes
+   * ever coming here. At most 256 blocks.
+   *
+   * @param sources  their VBNs
+   * @param crcs     their checksums, which are looked at before anything is written
+   */
+  placeCopies(sources: readonly number[], crcs: readonly number[]): PlacedCopies;
   /** The VBN belongs to this generation's tree from now on. */
   adopt(vbn: number, kind: TagKind, generation: Generation): void;
   /** Nothing will name the VBN. */

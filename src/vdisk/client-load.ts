@@ -3,10 +3,16 @@
  * Background work that makes way for them looks here.
  *
  * 1. Nobody looks: a request costs one look at a field.
- * 2. Times are counted by sixteenths of a power of two (4 %), from 1 µs to 134 s.
+ * 2. Beside its own time, a request may have waited to be seen, since requests were last taken from
+ *    a socket. Busy clients have the next one there at once, so that is what they wait.
+ * 3. Times are counted by sixteenths of a power of two (4 %), from 1 µs to 134 s.
  */
 import type { Clock } from '../env/clock.js';
 
+/** Requests that begin within so little were there together. */
+const TURN_MS = 0.02;
+/** More than that nobody has waited: there was nothing to do. */
+const WAIT_MS_MAX = 8;
 const STEPS_OF_OCTAVE = 16;
 const OCTAVES = 27;
 const STEPS = STEPS_OF_OCTAVE * OCTAVES;
@@ -50,8 +56,10 @@ export class ClientLoad {
   readonly clock: Clock;
   /** Somebody wants to know: requests are counted. */
   isWatched = false;
-  /** Where the times of requests go; undefined: nobody looks. */
-  times: FadingTimes | undefined;
+  /** Told what each request took, and how long it may have waited before. */
+  onRequest: ((tookMs: number, waitedMs: number) => void) | undefined;
+  #beganMs = 0;
+  #waitMs = 0;
   #lastMs = Number.NEGATIVE_INFINITY;
   #underWay = 0;
 
@@ -66,23 +74,27 @@ export class ClientLoad {
 
   /** What a request came to: at once, or later. */
   count<T>(startMs: number, outcome: T | Promise<T>): T | Promise<T> {
-    if (outcome instanceof Promise) return this.#later(startMs, outcome);
-    this.#done(startMs);
+    const gapMs = startMs - this.#beganMs;
+    if (gapMs > TURN_MS) this.#waitMs = Math.min(gapMs, WAIT_MS_MAX);
+    this.#beganMs = startMs;
+    const waitedMs = this.#waitMs;
+    if (outcome instanceof Promise) return this.#later(startMs, waitedMs, outcome);
+    this.#done(startMs, waitedMs);
     return outcome;
   }
 
-  async #later<T>(startMs: number, outcome: Promise<T>): Promise<T> {
+  async #later<T>(startMs: number, waitedMs: number, outcome: Promise<T>): Promise<T> {
     this.#underWay++;
     try {
       return await outcome;
     } finally {
       this.#underWay--;
-      this.#done(startMs);
+      this.#done(startMs, waitedMs);
     }
   }
 
-  #done(startMs: number): void {
+  #done(startMs: number, waitedMs: number): void {
     this.#lastMs = this.clock.nowMs();
-    this.times?.add(this.#lastMs - startMs);
+    this.onRequest?.(this.#lastMs - startMs, waitedMs);
   }
 }

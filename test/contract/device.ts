@@ -1,6 +1,7 @@
 /** What every Device does. Run on each implementation by device.test.ts. */
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { crc32, ZERO_BLOCK_CRC } from '../../src/base/checksum.js';
 import { isStoreError, type StoreErrorKind } from '../../src/base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
 import type { Device } from '../../src/env/device.js';
@@ -29,6 +30,12 @@ function pattern(length: number, seed: number): Uint8Array {
 
 function same(actual: Uint8Array, expected: Uint8Array, what: string): void {
   assert.equal(Buffer.compare(actual, expected), 0, what);
+}
+
+function crcsOf(bytes: Uint8Array): Uint32Array {
+  return Uint32Array.from({ length: bytes.length / BLOCK_BYTES }, (_, index) =>
+    crc32(bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES)),
+  );
 }
 
 function ofKind(kind: StoreErrorKind, mentions: string): (error: unknown) => boolean {
@@ -182,6 +189,55 @@ export function deviceContract(
       same(await readAt(0, BLOCK_BYTES), pattern(BLOCK_BYTES, 11), 'after the sync');
     });
 
+    test('copyBlocks: the blocks stand there, too, and nothing else has changed', async () => {
+      const bytes = pattern(256 * BLOCK_BYTES, 14);
+      const crcs = crcsOf(bytes);
+      await settle(device.write(0, [bytes]));
+      const around = await readAt(0, SIZE_BYTES);
+      for (const [from, to, blocks] of [
+        [0, 2 * MIB, 256],
+        [3 * BLOCK_BYTES, SIZE_BYTES - BLOCK_BYTES, 1],
+        [2 * MIB, 5 * MIB + BLOCK_BYTES, 17],
+      ] as const) {
+        const first = (from % MIB) / BLOCK_BYTES;
+        const some = crcs.slice(first, first + blocks);
+        assert.equal(await settle(device.copyBlocks(from, to, some)), -1);
+        around.copyWithin(to, from, from + blocks * BLOCK_BYTES);
+        same(await readAt(0, SIZE_BYTES), around, `all with ${blocks} blocks at ${to}`);
+      }
+    });
+
+    test('copyBlocks: a block that has another checksum is named, and nothing is written', async () => {
+      const bytes = pattern(20 * BLOCK_BYTES, 15);
+      await settle(device.write(MIB, [bytes]));
+      const around = await readAt(0, SIZE_BYTES);
+      for (const bad of [0, 7, 19]) {
+        const crcs = crcsOf(bytes);
+        crcs[bad] = ((crcs[bad] ?? 0) ^ 1) >>> 0;
+        assert.equal(await settle(device.copyBlocks(MIB, 4 * MIB, crcs)), bad);
+        same(await readAt(0, SIZE_BYTES), around, 'all');
+      }
+    });
+
+    test('copyBlocks: many at once', async () => {
+      const bytes = pattern(2 * MIB, 16);
+      await settle(device.write(0, [bytes]));
+      const copies = Array.from({ length: 32 }, (_, index) => {
+        const from = index * 16 * BLOCK_BYTES;
+        const some = crcsOf(bytes.subarray(from, from + 16 * BLOCK_BYTES));
+        return device.copyBlocks(from, 4 * MIB + from, some);
+      });
+      assert.deepEqual(new Set(await settle(Promise.all(copies))), new Set([-1]));
+      same(await readAt(4 * MIB, bytes.length), bytes, 'the copies');
+    });
+
+    test('copyBlocks: refused beyond the end of the device', async () => {
+      const one = Uint32Array.of(0);
+      await assert.rejects(settle(device.copyBlocks(SIZE_BYTES, 0, one)), ofKind('invalid', ''));
+      const zeros = Uint32Array.of(ZERO_BLOCK_CRC);
+      await assert.rejects(settle(device.copyBlocks(0, SIZE_BYTES, zeros)), ofKind('invalid', ''));
+    });
+
     test('close: waits for what is under way, then refuses; reopen finds all', async () => {
       const bytes = pattern(2 * MIB, 12);
       let done = 0;
@@ -199,6 +255,7 @@ export function deviceContract(
       await assert.rejects(settle(device.write(0, [bytes])), refused);
       await assert.rejects(settle(device.writeDurable(0, [bytes])), refused);
       await assert.rejects(settle(device.sync()), refused);
+      await assert.rejects(settle(device.copyBlocks(0, MIB, Uint32Array.of(0))), refused);
       device = await fixture.reopen();
       assert.equal(device.sizeBytes, SIZE_BYTES);
       same(await readAt(0, bytes.length), bytes, 'what was written');

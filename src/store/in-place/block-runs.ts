@@ -1,10 +1,14 @@
 /** Cuts the bytes of blocks where their VBNs are not adjacent: what can be written in one call. */
 import { BLOCK_BYTES } from '../../base/units.js';
 
-/** Blocks with adjacent VBNs: one write. */
-export interface BlockRun {
+export interface VbnRange {
   readonly vbn: number;
   /** The VBN after the last one. */
+  readonly endVbn: number;
+}
+
+/** Blocks with adjacent VBNs: one write. */
+export interface BlockRun extends VbnRange {
   endVbn: number;
   readonly pieces: Uint8Array[];
 }
@@ -31,6 +35,31 @@ export function toRuns(vbns: readonly number[], pieces: readonly Uint8Array[]): 
       index += count;
       from = end;
     }
+  }
+  return runs;
+}
+
+/** Blocks whose VBNs are adjacent, and those of their copies, too: one copy. */
+export interface CopyRun extends VbnRange {
+  /** Place of the first among all that are copied. */
+  readonly at: number;
+  readonly sourceVbn: number;
+  readonly crcs: Uint32Array;
+}
+
+export function toCopyRuns(
+  sources: readonly number[],
+  vbns: readonly number[],
+  crcs: readonly number[],
+): CopyRun[] {
+  const runs: CopyRun[] = [];
+  for (let at = 0; at < sources.length; ) {
+    const [sourceVbn, vbn] = [sources[at] as number, vbns[at] as number];
+    let count = 1;
+    while (sources[at + count] === sourceVbn + count && vbns[at + count] === vbn + count) count++;
+    const some = Uint32Array.from(crcs.slice(at, at + count));
+    runs.push({ at, sourceVbn, vbn, endVbn: vbn + count, crcs: some });
+    at += count;
   }
   return runs;
 }

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { ofKind } from '../../../test/support/stores.js';
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES } from '../../base/units.js';
+import { copyThroughMemory } from '../../env/copy-blocks.js';
 import type { Device } from '../../env/device.js';
 import { FailStopDevice } from './fail-stop-device.js';
 
@@ -36,6 +37,10 @@ class HeldDevice implements Device {
 
   sync(): Promise<void> {
     return this.#hold();
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

@@ -41,14 +41,19 @@ export class FailStopDevice implements Device {
     return this.#guard(() => this.#device.sync());
   }
 
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return this.#guard(() => this.#device.copyBlocks(from, to, crcs));
+  }
+
   close(): Promise<void> {
     return this.#device.close();
   }
 
-  async #guard(call: () => Promise<void>): Promise<void> {
+  async #guard<T>(call: () => Promise<T>): Promise<T> {
     this.#refuseIfFailed();
+    let outcome: T;
     try {
-      await call();
+      outcome = await call();
     } catch (error) {
       this.#failure ??= isStoreError(error)
         ? error
@@ -56,6 +61,7 @@ export class FailStopDevice implements Device {
       throw error;
     }
     this.#refuseIfFailed();
+    return outcome;
   }
 
   #refuseIfFailed(): void {

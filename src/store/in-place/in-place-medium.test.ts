@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../../base/units.js';
+import { copyThroughMemory } from '../../env/copy-blocks.js';
 import type { Device } from '../../env/device.js';
 import { silentLog } from '../../env/log-sink.js';
 import { MemoryDevice } from '../../env/memory-device.js';
@@ -62,6 +63,10 @@ class GatedDevice implements Device {
   async sync(): Promise<void> {
     await this.#inner.sync();
     this.events.push('sync');
+  }
+
+  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
+    return copyThroughMemory(this, from, to, crcs);
   }
 
   close(): Promise<void> {

@@ -32,6 +32,7 @@ import type {
   MediumHost,
   MediumSpace,
   Placed,
+  PlacedCopies,
   RecoveredBatch,
   RecoveryPass,
   Urgency,
@@ -39,7 +40,7 @@ import type {
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.js';
-import { type BlockRun, toRuns } from './block-runs.js';
+import { type BlockRun, type CopyRun, toCopyRuns, toRuns, type VbnRange } from './block-runs.js';
 import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
@@ -61,6 +62,7 @@ type PointersEntry = Extract<LogEntry, { kind: 'pointers' }>;
 export class InPlaceMedium implements Medium {
   readonly kind = 'in-place';
   readonly logsData = true;
+  readonly copiesBlocks = true;
   readonly metaCopies = 2;
   readonly #device: Device;
   readonly #allocator: SegmentAllocator;
@@ -80,8 +82,8 @@ export class InPlaceMedium implements Medium {
   #writesEnded = 0;
   /** Data blocks that are being written. */
   readonly #writing = new Set<{
-    readonly runs: readonly BlockRun[];
-    readonly written: Promise<void>;
+    readonly runs: readonly VbnRange[];
+    readonly written: Promise<unknown>;
   }>();
   #writesSynced = 0;
 
@@ -203,7 +205,32 @@ export class InPlaceMedium implements Medium {
     return { vbns, written };
   }
 
-  #noteWriting(runs: readonly BlockRun[], written: Promise<void>): void {
+  placeCopies(sources: readonly number[], crcs: readonly number[]): PlacedCopies {
+    const vbns = sources.map(() => this.#allocator.take('data'));
+    for (const vbn of vbns) this.#inFlight.add(vbn);
+    const runs = toCopyRuns(sources, vbns, crcs);
+    const written = this.#copyRuns(runs);
+    this.#noteWriting(runs, written);
+    return { vbns, written };
+  }
+
+  /** @returns the places of the blocks in runs of which one is damaged */
+  async #copyRuns(runs: readonly CopyRun[]): Promise<ReadonlySet<number>> {
+    const left = new Set<number>();
+    const copies = runs.map(async ({ at, sourceVbn, vbn, crcs }) => {
+      const [from, to] = [sourceVbn * BLOCK_BYTES, vbn * BLOCK_BYTES];
+      const bad = await this.#device.copyBlocks(from, to, crcs);
+      if (bad === -1) return;
+      for (let index = 0; index < crcs.length; index++) left.add(at + index);
+    });
+    for (const outcome of await Promise.allSettled(copies)) {
+      if (outcome.status === 'rejected') throw outcome.reason;
+    }
+    this.#writesEnded++;
+    return left;
+  }
+
+  #noteWriting(runs: readonly VbnRange[], written: Promise<unknown>): void {
     const writing = { runs, written };
     this.#writing.add(writing);
     // One that failed stays: nothing that names its blocks may be acknowledged.

@@ -33,6 +33,7 @@ import type {
   MediumHost,
   MediumSpace,
   Placed,
+  PlacedCopies,
   RecoveredBatch,
   Urgency,
 } from '../medium.js';
@@ -71,6 +72,7 @@ export interface ObjectLogPlace {
 export class ObjectLogMedium implements Medium {
   readonly kind = 'object-log';
   readonly logsData = false;
+  readonly copiesBlocks = false;
   readonly metaCopies = 1;
   readonly #objects: ObjectStore;
   readonly #prefix: string;
@@ -245,6 +247,10 @@ export class ObjectLogMedium implements Medium {
     }
     this.#liveBlocks += vbns.length;
     return { vbns, written: this.#chain.throttle() };
+  }
+
+  placeCopies(): PlacedCopies {
+    throw new StoreError('unsupported', 'an object log does not copy blocks by itself');
   }
 
   #openOf(kind: TagKind): OpenRecord {
