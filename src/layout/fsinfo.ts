@@ -207,10 +207,16 @@ export type FsinfoOutcome =
   /** Sound, but of a format that this program does not know. */
   | { readonly kind: 'unsupported'; readonly reason: string };
 
+/** True for a block that is an fsinfo, or was one before it was damaged. */
+export function hasFsinfoMagic(bytes: Uint8Array): boolean {
+  const view = viewOf(bytes);
+  return view.getUint32(0, true) === MAGIC && view.getUint32(4, true) === MAGIC_2;
+}
+
 export function decodeFsinfo(bytes: Uint8Array): FsinfoOutcome {
   if (bytes.length !== BLOCK_BYTES) return { kind: 'invalid', reason: 'not one block long' };
   const view = viewOf(bytes);
-  if (view.getUint32(0, true) !== MAGIC || view.getUint32(4, true) !== MAGIC_2) {
+  if (!hasFsinfoMagic(bytes)) {
     return { kind: 'invalid', reason: 'no fsinfo magic' };
   }
   if (view.getUint32(8, true) !== crc32(bytes.subarray(12))) {

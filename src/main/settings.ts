@@ -44,7 +44,16 @@ export const SETTINGS = {
     shortName: 'size',
     minimum: STORE_BYTES_MIN,
     maximum: STORE_BYTES_MAX,
-    summary: 'If the file is not there, it is made with this size; else nothing is done with it',
+    summary:
+      'If the file is not there, it is made with this size; a blank block device is made a store ' +
+      'of all of it without; else nothing is done with it',
+  },
+  'store.erase-device': {
+    kind: 'flag',
+    fallback: false,
+    summary:
+      'A block device that holds something else than a store may be made one: what is on it is ' +
+      'lost. One that holds a store, sound or damaged, is never erased',
   },
   'store.preallocate': {
     kind: 'flag',

@@ -3,14 +3,17 @@
  *
  * 1. A new store appears under its name whole: it is made beside it and then linked, which fails if
  *    somebody else was quicker.
+ * 2. A block device is made a store only if it bears no trace of one, and is blank or may be erased
+ *    (new-device-store.ts).
  */
-import { existsSync, linkSync, unlinkSync } from 'node:fs';
+import { existsSync, linkSync, statSync, unlinkSync } from 'node:fs';
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, formatBytes } from '../base/units.js';
 import type { Clock } from '../env/clock.js';
 import { openFileDevice } from '../env/file-device.js';
 import type { LogSink } from '../env/log-sink.js';
 import { randomToken } from './entropy.js';
+import { formatNewDevice } from './new-device-store.js';
 import { formatStore } from './open-store.js';
 import type { Settings } from './settings.js';
 import { TimedDevice } from './timed-device.js';
@@ -26,7 +29,14 @@ export async function openStoreFile(
     throw new StoreError('invalid', 'which store? give --store FILE, or store.path in the config');
   }
   if (!existsSync(path)) await createStoreFile(path, settings, log);
-  return new TimedDevice(await openFileDevice(path), clock);
+  const device = await openFileDevice(path);
+  try {
+    if (statSync(path).isBlockDevice()) await formatNewDevice(device, settings, log);
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+  return new TimedDevice(device, clock);
 }
 
 async function createStoreFile(path: string, settings: Settings, log: LogSink): Promise<void> {
