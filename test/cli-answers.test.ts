@@ -225,8 +225,8 @@ test('one vdisk: lineage, split, holders, attachment', () => {
       '  pace      balanced',
       '  job       split-1, 1 MiB/s, ETA 1:01',
       '  bad       512 bytes at 4096 cannot be read from the backing store',
-      '  clients   7 (unix)',
-      '  attached  nbd+unix:///?socket=/run/w, clients 7 (unix)',
+      '  clients   7 (unix socket)',
+      '  attached  nbd+unix:///?socket=/run/w, clients 7 (unix socket)',
     ],
   );
   const none = { attachment: undefined, splitJob: undefined, scan: undefined };

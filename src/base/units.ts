@@ -56,5 +56,8 @@ export function formatBytes(bytes: number): string {
     value /= 1024;
     index++;
   }
-  return `${Number(value.toPrecision(value >= 1000 ? 4 : 3))} ${names[index]}`;
+  const rounded = Number(value.toPrecision(value >= 1000 ? 4 : 3));
+  // 1 GiB less a sector is no 1024 MiB.
+  if (rounded === 1024 && index < names.length - 1) return `1 ${names[index + 1]}`;
+  return `${rounded} ${names[index]}`;
 }

@@ -110,7 +110,9 @@ function namesOf(names: readonly string[]): string {
 
 /** Number and address, as the log and refusals name them. */
 function clientsOf(clients: readonly Client[]): string {
-  return namesOf(clients.map(({ id, peer }) => `${id} (${peer})`));
+  return namesOf(
+    clients.map(({ id, peer }) => `${id} (${peer === 'unix' ? 'unix socket' : peer})`),
+  );
 }
 
 function paceOf({ policy, limitedBy, rateBytesPerSecond, reservedBytes }: Split): string {

@@ -1,4 +1,5 @@
 /** Figures as people read them: shares, rates, times. Pure. */
+import { parseSize } from '../base/size-text.js';
 import { formatBytes } from '../base/units.js';
 
 /** 42.3 %; 100 % only if nothing is missing. */
@@ -18,6 +19,18 @@ export function formatDuration(seconds: number): string {
   const [s, m, h] = [whole % 60, Math.floor(whole / 60) % 60, Math.floor(whole / 3600)];
   if (h >= 24) return `${Math.floor(h / 24)} d ${two(h % 24)}:${two(m)}`;
   return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+/** How long something took: 95 ms, 3.2 s, and from ten seconds on as formatDuration. */
+export function formatElapsed(seconds: number): string {
+  if (seconds < 0.9995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
+  return seconds < 9.95 ? `${seconds.toFixed(1)} s` : formatDuration(seconds);
+}
+
+/** 20 GiB; with the bytes behind it where the short form is not the whole truth. */
+export function formatSize(bytes: number): string {
+  const short = formatBytes(bytes);
+  return parseSize(short.replace(' ', '')) === bytes ? short : formatExactly(bytes);
 }
 
 /** 20 GiB (21474836480 bytes). */

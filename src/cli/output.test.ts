@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GIB, MIB } from '../base/units.js';
-import { formatCount, formatDuration, formatExactly, formatRate, formatShare } from './figures.js';
+import {
+  formatCount,
+  formatDuration,
+  formatElapsed,
+  formatExactly,
+  formatRate,
+  formatShare,
+  formatSize,
+} from './figures.js';
 import { Output, type Sink } from './output.js';
 import { Progress } from './progress.js';
 import { formatFacts, formatTable } from './table.js';
@@ -61,6 +69,22 @@ test('figures', () => {
   );
   const times = [0, 0.2, 59.1, 3599, 3661, 86_400 + 3 * 3600 + 240].map(formatDuration);
   assert.deepEqual(times, ['0:00', '0:01', '1:00', '59:59', '1:01:01', '1 d 03:04']);
+  assert.deepEqual([0, 0.095, 0.9994, 0.9996, 9.94, 9.96, 61].map(formatElapsed), [
+    '1 ms',
+    '95 ms',
+    '999 ms',
+    '1.0 s',
+    '9.9 s',
+    '0:10',
+    '1:01',
+  ]);
+  assert.deepEqual([512, 1.5 * MIB, 20 * GIB, GIB - 512, 5 * MIB + 512].map(formatSize), [
+    '512 B',
+    '1.5 MiB',
+    '20 GiB',
+    '1 GiB (1073741312 bytes)',
+    '5 MiB (5243392 bytes)',
+  ]);
   assert.equal(formatRate(1.5 * MIB), '1.5 MiB/s');
   assert.equal(formatExactly(20 * GIB), '20 GiB (21474836480 bytes)');
   assert.equal(formatExactly(512), '512 bytes');

@@ -83,9 +83,23 @@ export async function parseArguments(
 }
 
 /** In one line, with what to do next. */
+/** What commander says, as we do: what it is about first, as it stands in the usage line. */
+const REWORDED: readonly (readonly [RegExp, string])[] = [
+  [/^required option '(?:-\w, )?(--[\w-]+) <(.*)>' not specified$/, '$1 $2 is missing'],
+  [/^missing required argument '(.*)'$/, '$1 is missing'],
+  [/^option '(?:-\w, )?(--[\w-]+) <(.*)>' argument missing$/, '$1 wants $2 behind it'],
+  [/^option '(?:-\w, )?(--[\w-]+) <.*>' argument '(.*)' is invalid\. /, '$1 "$2": '],
+  [/^command-argument value '(.*)' is invalid for argument '(.*)'\. /, '$2 "$1": '],
+  [
+    /^too many arguments for '(.*)'\. Expected (\d+) arguments? but got (\d+)$/,
+    'too many words: $1 takes $2, not $3',
+  ],
+];
+
 function toMessage(error: CommanderError, args: readonly string[]): string {
   const line = error.message.replaceAll(/\s*\n\s*/g, ' ');
-  const text = line.replace(/^error: /, '').replace(/\.$/, '');
+  const plain = line.replace(/^error: /, '').replace(/\.$/, '');
+  const text = REWORDED.reduce((words, [theirs, ours]) => words.replace(theirs, ours), plain);
   const name = COMMANDS.find((row) => args.includes(row.name))?.name;
   return `${text}; see \`keiki ${name === undefined ? '' : `${name} `}--help\``;
 }

@@ -11,7 +11,7 @@ import {
 import type { CommandRow, Context } from '../command-table.js';
 import { formatSplitPlan } from '../describe-plan.js';
 import { CommandError } from '../failure.js';
-import { formatDuration, formatShare } from '../figures.js';
+import { formatElapsed, formatShare } from '../figures.js';
 import { VDISK_ROW } from './rows.js';
 
 const snapshot: CommandRow = {
@@ -182,7 +182,7 @@ const split: CommandRow = {
     if (job.state === 'cancelled') {
       throw new CommandError('cancelled', `${name}: its split was cancelled`);
     }
-    const seconds = formatDuration((context.nowMs() - startMs) / 1000);
+    const seconds = formatElapsed((context.nowMs() - startMs) / 1000);
     const done = `${name}: split, in ${seconds}; it reads through nothing now`;
     const going = `${name}: the split is under way as ${job.id}; see \`keiki show ${name}\``;
     await context.say(job.state === 'done' ? done : going);

@@ -1,7 +1,7 @@
 /** Image files of the server as backing stores: made, and told where they have gone. */
 import { resolve } from 'node:path';
-import { formatBytes } from '../../base/units.js';
 import type { CommandRow, FlagRow } from '../command-table.js';
+import { formatSize } from '../figures.js';
 import { NEW_NAME_ROW, VDISK_ROW } from './rows.js';
 import { answerVdisk } from './vdisk-commands.js';
 
@@ -35,7 +35,7 @@ const external: CommandRow = {
     const format = flags.format as Format;
     const body = { name: name as string, path: path as string, ...(format && { format }) };
     const vdisk = await context.api.call('createExternal', { body });
-    const size = formatBytes(vdisk.sizeBytes);
+    const size = formatSize(vdisk.sizeBytes);
     await answerVdisk(context, vdisk, `${vdisk.name}: ${size}, in ${body.path}`);
     return undefined;
   },

@@ -13,7 +13,7 @@ import { openImageFile } from '../../image/open-image.js';
 import type { UploadBody } from '../api-client.js';
 import type { CommandRow, Context, Input } from '../command-table.js';
 import { CommandError } from '../failure.js';
-import { formatDuration, formatExactly } from '../figures.js';
+import { formatElapsed, formatExactly, formatSize } from '../figures.js';
 import { imagePieces } from '../image-pieces.js';
 import type { Progress } from '../progress.js';
 import { RemoteTarget } from '../remote-target.js';
@@ -138,8 +138,8 @@ async function answerWritten(
   if (context.isJson) await context.output.printJson(written);
   const { name, sizeBytes, dataBytes } = written;
   const data = `${formatBytes(dataBytes)} of data`;
-  const time = formatDuration(progress.seconds);
-  await context.say(`${name}: ${formatBytes(sizeBytes)}, ${data}, in ${time}`);
+  const time = formatElapsed(progress.seconds);
+  await context.say(`${name}: ${formatSize(sizeBytes)}, ${data}, in ${time}`);
   return undefined;
 }
 
@@ -259,8 +259,8 @@ const exportCommand: CommandRow = {
       await sink.close();
       progress.end();
       if (context.isJson) await output.printJson({ name, file, format, sizeBytes, writtenBytes });
-      const bytes = `${formatBytes(sizeBytes)}, ${formatBytes(writtenBytes)} written`;
-      const time = formatDuration(progress.seconds);
+      const bytes = `${formatSize(sizeBytes)}, ${formatBytes(writtenBytes)} written`;
+      const time = formatElapsed(progress.seconds);
       if (!isPipe) await context.say(`${name} -> ${file}: ${format}, ${bytes}, in ${time}`);
       return undefined;
     } catch (error) {

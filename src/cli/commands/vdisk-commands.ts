@@ -1,11 +1,11 @@
 /** Vdisks: create, list, show, delete, resize, rename. */
 
-import { formatBytes } from '../../base/units.js';
 import type { Vdisk } from '../../control/schemas.js';
 import { toAnyName } from '../arguments.js';
 import type { CommandRow, Context } from '../command-table.js';
 import { formatList, formatVdisk } from '../describe-vdisk.js';
 import { CommandError } from '../failure.js';
+import { formatSize } from '../figures.js';
 import { ANY_NAME_ROW, NEW_NAME_ROW, SIZE_FLAG, VDISK_ROW } from './rows.js';
 
 const create: CommandRow = {
@@ -19,7 +19,7 @@ const create: CommandRow = {
   run: async (context, { arguments: [name], flags }) => {
     const body = { name: name as string, sizeBytes: flags.size as number };
     const vdisk = await context.api.call('createVdisk', { body });
-    await answerVdisk(context, vdisk, `${vdisk.name}: ${formatBytes(vdisk.sizeBytes)}`);
+    await answerVdisk(context, vdisk, `${vdisk.name}: ${formatSize(vdisk.sizeBytes)}`);
     return undefined;
   },
 };
@@ -158,7 +158,7 @@ const resize: CommandRow = {
       throw new CommandError('usage', `${name} has ${sizes}: ${next}`);
     }
     const vdisk = await context.api.call('changeVdisk', { params: { name }, body: { sizeBytes } });
-    const sizes = `${formatBytes(before.sizeBytes)} -> ${formatBytes(vdisk.sizeBytes)}`;
+    const sizes = `${formatSize(before.sizeBytes)} -> ${formatSize(vdisk.sizeBytes)}`;
     await answerVdisk(context, vdisk, `${name}: ${sizes}`);
     return undefined;
   },
