@@ -16,20 +16,15 @@ import { join } from 'node:path';
 import { cloneNamed, createNamed, snapshotNamed } from '../../sim/acts/admin.js';
 import { writeRange } from '../../sim/acts/io.js';
 import { idle, splitDisk } from '../../sim/acts/jobs.js';
-import { Contents } from '../../sim/content.js';
-import { Coverage } from '../../sim/coverage.js';
-import { Digest } from '../../sim/digest.js';
-import { Life, type RunParts } from '../../sim/life.js';
-import { type ModelDisk, Moments } from '../../sim/model/disk.js';
-import { Model } from '../../sim/model/model.js';
-import { Violation } from '../../sim/model/violation.js';
+import type { Life, RunParts } from '../../sim/life.js';
+import type { ModelDisk } from '../../sim/model/disk.js';
 import { checkRecovered } from '../../sim/recovery-check.js';
 import { createFirst, drawTastes, startClients, type Tastes } from '../../sim/workload.js';
-import { MIB, TIB } from '../../src/base/units.js';
+import { MIB } from '../../src/base/units.js';
 import type { Random } from '../../src/env/random.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
-import { systemClock } from '../../src/env/system-clock.js';
 import type { OutsideLoad } from './outside-load.js';
+import { inTime, RemoteLives, sleep } from './remote-lives.js';
 import { RemoteStore } from './remote-store.js';
 import type { Server } from './server.js';
 import { Tally } from './tally.js';
@@ -51,7 +46,6 @@ const LIFE_MS_MIN = 150;
 const LIFE_MS_MAX = 1500;
 /** A kind that nobody asks for in this life is not waited for. */
 const KIND_MS_MAX = 3000;
-const ENDS_MS_MAX = 180_000;
 /** What a kill is wanted in the middle of. */
 const KINDS = [
   'split-copy',
@@ -78,27 +72,20 @@ export class CrashLoop {
   readonly tally = new Tally();
   readonly #options: CrashLoopOptions;
   readonly #random: Random;
+  readonly #lives: RemoteLives;
   readonly #parts: RunParts;
   readonly #log: WriteStream;
   #store: RemoteStore | undefined;
   /** Told of each act that begins. */
   #onAct: (kind: string) => void = () => undefined;
-  #faultsSeen = 0;
   #bigCount = 0;
 
   constructor(options: CrashLoopOptions) {
     this.#options = options;
     this.#random = seededRandom(options.seed);
     this.#log = createWriteStream(join(options.folder, 'acts.log'));
-    this.#parts = {
-      random: this.#random,
-      model: new Model({ contents: new Contents(), moments: new Moments() }),
-      coverage: new Coverage(),
-      digest: new Digest(),
-      sizeBytesMax: TIB,
-      images: new Map(),
-      trace: (line) => this.#trace(line),
-    };
+    this.#lives = new RemoteLives(this.#random, (line) => this.#trace(line));
+    this.#parts = this.#lives.parts;
   }
 
   lines(): string[] {
@@ -132,7 +119,7 @@ export class CrashLoop {
   /** Load, until the server is killed. */
   async #round(store: RemoteStore, round: number): Promise<string> {
     const { loads, server } = this.#options;
-    const { life, failure } = this.#newLife(store);
+    const { life, failure } = this.#lives.begin(store);
     const tastes = this.#drawTastes();
     const work = async (): Promise<string> => {
       if (round === 1) await createFirst(life);
@@ -142,7 +129,7 @@ export class CrashLoop {
       const fibers = startClients(life, tastes);
       const moment = await this.#momentToKill();
       const underWay = life.underWay();
-      this.#faultsSeen++;
+      this.#lives.noteKill();
       const killedMs = performance.now();
       await server.kill();
       this.tally.noteKill(underWay);
@@ -153,23 +140,6 @@ export class CrashLoop {
       return `killed ${moment}, under way: ${kinds.join(', ') || 'nothing'}`;
     };
     return Promise.race([work(), failure]);
-  }
-
-  #newLife(store: RemoteStore): { readonly life: Life; readonly failure: Promise<never> } {
-    let fail: (error: unknown) => void = () => undefined;
-    const failure = new Promise<never>((_, reject) => {
-      fail = reject;
-    });
-    failure.catch(() => undefined);
-    const loop = this;
-    const machine = {
-      clock: systemClock,
-      get faultsSeen() {
-        return loop.#faultsSeen;
-      },
-    };
-    const on = { failure: fail, jobs: () => store.jobs() };
-    return { life: new Life(store, machine, this.#parts, on), failure };
   }
 
   #drawTastes(): Tastes {
@@ -262,14 +232,14 @@ export class CrashLoop {
   /** SIGTERM: all that was answered is there, flushed or not. */
   async #endInOrder(store: RemoteStore): Promise<void> {
     const { server } = this.#options;
-    const { life, failure } = this.#newLife(store);
+    const { life, failure } = this.#lives.begin(store);
     const fibers = startClients(life, this.#drawTastes());
     await Promise.race([sleep(LIFE_MS_MAX / 2), failure]);
     life.isStopping = true;
     const ended = inTime(Promise.all(fibers), 'at the end', () => life.underWay());
     await Promise.race([ended, failure]);
     // Splits go on: nobody waits for them any more.
-    this.#faultsSeen++;
+    this.#lives.noteKill();
     await server.stop();
     await server.check();
     await server.start();
@@ -291,16 +261,4 @@ export class CrashLoop {
     const kind = line.split(' ')[2];
     if (kind !== undefined) this.#onAct(kind);
   }
-}
-
-async function inTime<T>(work: Promise<T>, when: string, underWay: () => string[]): Promise<T> {
-  const late = sleep(ENDS_MS_MAX).then(() => {
-    throw new Violation(`${when}, no answer to: ${underWay().join('; ')}`);
-  });
-  late.catch(() => undefined);
-  return Promise.race([work, late]);
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

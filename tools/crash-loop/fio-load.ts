@@ -14,28 +14,44 @@ import type { OutsideLoad } from './outside-load.js';
 import { OUTSIDE, type RemoteStore } from './remote-store.js';
 import type { LoadFacts } from './tally.js';
 
-const NAME = `${OUTSIDE}-fio`;
-const SIZE_BYTES = 8 * MIB;
 const FLUSH_EVERY = 8;
 /** Fewer than FLUSH_EVERY: the next flush comes later. */
 const ACTS_BEHIND = 2;
 
+/** Where fio writes. */
+export interface FioPlace {
+  readonly vdisk: string;
+  readonly offset: number;
+  readonly sizeBytes: number;
+  /** What the range has before; zeros without it. */
+  readonly before?: Buffer;
+}
+
+const PLACE: FioPlace = { vdisk: `${OUTSIDE}-fio`, offset: 0, sizeBytes: 8 * MIB };
+
 export class FioLoad implements OutsideLoad {
   readonly name = 'fio';
   readonly #folder: string;
+  readonly #place: FioPlace;
   #said = '';
   #ended: Promise<unknown> = Promise.resolve();
 
-  constructor(folder: string) {
+  /** Without a place, a new vdisk each time. */
+  constructor(folder: string, place = PLACE) {
     this.#folder = folder;
+    this.#place = place;
   }
 
   async begin(store: RemoteStore, seed: number): Promise<void> {
-    if (await store.has(NAME)) await store.delete(NAME);
-    await store.createVdisk(NAME, SIZE_BYTES);
+    const { vdisk, offset, sizeBytes } = this.#place;
+    if (this.#place === PLACE) {
+      if (await store.has(vdisk)) await store.delete(vdisk);
+      await store.createVdisk(vdisk, sizeBytes);
+    }
     rmSync(this.#logPath, { force: true });
-    const options = ['--ioengine=nbd', `--uri=${store.uri(NAME)}`, '--name=load', '--rw=randwrite'];
-    options.push('--bs=4k', `--size=${SIZE_BYTES}`, '--iodepth=1', `--fsync=${FLUSH_EVERY}`);
+    const options = ['--ioengine=nbd', `--uri=${store.uri(vdisk)}`, '--name=load'];
+    options.push('--rw=randwrite', `--offset=${offset}`);
+    options.push('--bs=4k', `--size=${sizeBytes}`, '--iodepth=1', `--fsync=${FLUSH_EVERY}`);
     options.push('--verify=pattern', '--verify_pattern=%o', '--do_verify=0', `--randseed=${seed}`);
     const fio = spawn('fio', [...options, `--write_iolog=${this.#logPath}`], {
       cwd: this.#folder,
@@ -48,7 +64,7 @@ export class FioLoad implements OutsideLoad {
     fio.stdout.on('data', read);
     fio.stderr.on('data', read);
     this.#ended = once(fio, 'close');
-    await store.hasClient(NAME);
+    await store.hasClient(vdisk);
   }
 
   async killed(): Promise<void> {
@@ -58,17 +74,22 @@ export class FioLoad implements OutsideLoad {
 
   async verify(store: RemoteStore): Promise<LoadFacts> {
     const { flushed, issued } = this.#readLog();
-    const vdisk = store.vdisk(NAME);
-    const bytes = Buffer.alloc(SIZE_BYTES);
-    for (let at = 0; at < SIZE_BYTES; at += MIB) await vdisk.read(at, bytes.subarray(at, at + MIB));
-    for (let offset = 0; offset < SIZE_BYTES; offset += BLOCK_BYTES) {
-      const block = bytes.subarray(offset, offset + BLOCK_BYTES);
+    const { vdisk, offset: from, sizeBytes, before } = this.#place;
+    const target = store.vdisk(vdisk);
+    const bytes = Buffer.alloc(sizeBytes);
+    for (let at = 0; at < sizeBytes; at += MIB) {
+      await target.read(from + at, bytes.subarray(at, at + MIB));
+    }
+    for (let at = 0; at < sizeBytes; at += BLOCK_BYTES) {
+      const offset = from + at;
+      const block = bytes.subarray(at, at + BLOCK_BYTES);
       const where = `fio, block at ${offset}`;
+      const old = before?.subarray(at, at + BLOCK_BYTES) ?? EMPTY;
       const isWritten = block.equals(patternOf(offset));
-      const isEmpty = block.equals(EMPTY);
+      const isOld = block.equals(old);
       if (flushed.has(offset) && !isWritten && offset > 0) throw new Violation(`${where}: lost`);
-      if (!isWritten && !isEmpty) throw new Violation(`${where}: bytes that nobody wrote`);
-      if (isWritten && !isEmpty && !issued.has(offset)) throw new Violation(`${where}: too early`);
+      if (!isWritten && !isOld) throw new Violation(`${where}: bytes that nobody wrote`);
+      if (isWritten && !isOld && !issued.has(offset)) throw new Violation(`${where}: too early`);
     }
     return { unit: 'flushed blocks', checked: flushed.size };
   }

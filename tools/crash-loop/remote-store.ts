@@ -54,25 +54,25 @@ export class RemoteStore implements LivingStore {
   }
 
   async createVdisk(name: string, sizeBytes: number): Promise<void> {
-    await this.#call('createVdisk', { body: { name, sizeBytes } });
+    await this.call('createVdisk', { body: { name, sizeBytes } });
   }
 
   async snapshot(
     items: readonly { readonly vdisk: string; readonly snapshot: string }[],
   ): Promise<void> {
-    await this.#call('createSnapshots', { body: { items: [...items] } });
+    await this.call('createSnapshots', { body: { items: [...items] } });
   }
 
   async clone(source: string, name: string): Promise<void> {
-    await this.#call('createClones', { body: { source, names: [name] } });
+    await this.call('createClones', { body: { source, names: [name] } });
   }
 
   async resize(name: string, sizeBytes: number): Promise<void> {
-    await this.#call('changeVdisk', { params: { name }, body: { sizeBytes } });
+    await this.call('changeVdisk', { params: { name }, body: { sizeBytes } });
   }
 
   async rename(name: string, newName: string): Promise<void> {
-    const renamed = this.#call('changeVdisk', { params: { name }, body: { name: newName } });
+    const renamed = this.call('changeVdisk', { params: { name }, body: { name: newName } });
     const both = this.#renaming.then(async () => {
       await renamed.then(
         () => this.#noteRenamed(name, newName),
@@ -102,8 +102,8 @@ export class RemoteStore implements LivingStore {
   /** A server does not delete what somebody has open. */
   async delete(name: string): Promise<void> {
     const act = async (): Promise<void> => {
-      while ((await this.#call('getVdisk', { params: { name } })).clientCount > 0) await sleep();
-      await this.#call('deleteVdisk', { params: { name }, query: {} });
+      await this.#noClient(name);
+      await this.call('deleteVdisk', { params: { name }, query: {} });
     };
     const vdisk = this.#vdisks.get(name);
     await (vdisk === undefined ? act() : vdisk.alone(act));
@@ -112,7 +112,7 @@ export class RemoteStore implements LivingStore {
 
   async split(name: string, { mode, ...options }: SplitOptions): Promise<Pick<SplitJob, 'done'>> {
     const body = { mode, ...toBody(options) };
-    const { id } = await this.#call('splitVdisk', { params: { name }, body });
+    const { id } = await this.call('splitVdisk', { params: { name }, body });
     this.#splits.set(id, mode);
     const done = this.#jobDone(id).finally(() => this.#splits.delete(id));
     // Whoever is not told of its end is told of the server's.
@@ -122,25 +122,25 @@ export class RemoteStore implements LivingStore {
 
   async changeSplit(name: string, { mode, ...options }: SplitChange): Promise<void> {
     const body = { ...(mode === undefined ? {} : { mode }), ...toBody(options) };
-    await this.#call('changeSplit', { params: { name }, body });
+    await this.call('changeSplit', { params: { name }, body });
   }
 
   async pauseSplit(name: string): Promise<void> {
-    await this.#call('changeSplit', { params: { name }, body: { isPaused: true } });
+    await this.call('changeSplit', { params: { name }, body: { isPaused: true } });
   }
 
   async resumeSplit(name: string): Promise<void> {
-    await this.#call('changeSplit', { params: { name }, body: { isPaused: false } });
+    await this.call('changeSplit', { params: { name }, body: { isPaused: false } });
   }
 
   async cancelSplit(name: string, options: { readonly undo?: boolean } = {}): Promise<void> {
     const query = options.undo === true ? ({ undo: 'true' } as const) : {};
-    await this.#call('cancelSplit', { params: { name }, query });
+    await this.call('cancelSplit', { params: { name }, query });
   }
 
   async #jobDone(id: string): Promise<void> {
     for (;;) {
-      const { state, error } = await this.#call('getJob', { params: { id } });
+      const { state, error } = await this.call('getJob', { params: { id } });
       if (state === 'done') return;
       if (state === 'failed') throw asStoreError(error?.kind ?? '', error?.detail ?? id);
       if (state === 'cancelled') throw new StoreError('not-found', `${id} was cancelled`);
@@ -150,11 +150,11 @@ export class RemoteStore implements LivingStore {
 
   async *diff(from: string | undefined, to: string): AsyncGenerator<DiffExtent> {
     const query = from === undefined ? { to } : { from, to };
-    yield* (await this.#call('diff', { query })).extents;
+    yield* (await this.call('diff', { query })).extents;
   }
 
   async verify(name: string): Promise<VerifyReport> {
-    const answer = await this.#call('verifyVdisk', { params: { name }, body: {} });
+    const answer = await this.call('verifyVdisk', { params: { name }, body: {} });
     return {
       certificate: fromCertificate(answer.certificate),
       findings: answer.findings.map((each) => ({ ...each, fbn: each.fbn ?? undefined })),
@@ -162,35 +162,45 @@ export class RemoteStore implements LivingStore {
   }
 
   async scan(name: string): Promise<ScanReport> {
-    return this.#call('scanVdisk', { params: { name } });
+    return this.call('scanVdisk', { params: { name } });
   }
 
   async consistencyPoint(): Promise<void> {
-    await this.#call('makeConsistencyPoint', {});
+    await this.call('makeConsistencyPoint', {});
   }
 
   /** Resolves when a look has found no background job. */
   async idle(): Promise<void> {
     for (;;) {
-      const { store } = await this.#call('getStats', {});
+      const { store } = await this.call('getStats', {});
       if (store.background === null && store.splitsActive === 0) return;
       await sleep();
     }
   }
 
   async list(): Promise<VdiskInfo[]> {
-    const { vdisks } = await this.#call('listVdisks', {});
+    const { vdisks } = await this.call('listVdisks', {});
     return vdisks.filter(({ name }) => !name.startsWith(OUTSIDE)).map(toInfo);
   }
 
   async has(name: string): Promise<boolean> {
-    const { vdisks } = await this.#call('listVdisks', {});
+    const { vdisks } = await this.call('listVdisks', {});
     return vdisks.some((vdisk) => vdisk.name === name);
   }
 
   /** Resolves when somebody has the vdisk open. */
   async hasClient(name: string): Promise<void> {
-    while ((await this.#call('getVdisk', { params: { name } })).clientCount === 0) await sleep();
+    while ((await this.call('getVdisk', { params: { name } })).clientCount === 0) await sleep();
+  }
+
+  /** Closes what is open here of it; resolves when nobody else has it open either. */
+  async letGo(name: string): Promise<void> {
+    await this.#vdisks.get(name)?.alone(async () => undefined);
+    await this.#noClient(name);
+  }
+
+  async #noClient(name: string): Promise<void> {
+    while ((await this.call('getVdisk', { params: { name } })).clientCount > 0) await sleep();
   }
 
   vdisk(name: string): RemoteVdisk {
@@ -202,7 +212,7 @@ export class RemoteStore implements LivingStore {
         renamed: () => this.#renaming,
         mapOf: async (now, offset, length) => {
           const ask = { params: { name: now }, query: { offset, length } };
-          return (await this.#call('mapVdisk', ask)).extents;
+          return (await this.call('mapVdisk', ask)).extents;
         },
       });
       this.#vdisks.set(name, vdisk);
@@ -221,7 +231,8 @@ export class RemoteStore implements LivingStore {
     await this.#clients.close();
   }
 
-  async #call<K extends RouteId>(id: K, ask: Ask<K>): Promise<AnswerOf<K>> {
+  /** Whatever else the API has. @throws {StoreError} */
+  async call<K extends RouteId>(id: K, ask: Ask<K>): Promise<AnswerOf<K>> {
     try {
       return await this.#api.call(id, ask);
     } catch (error) {

@@ -8,6 +8,7 @@ import { readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Violation } from '../../sim/model/violation.js';
+import type { CheckReport } from '../../src/store/check/check-report.js';
 import type { ServerAddress } from './remote-store.js';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -21,7 +22,8 @@ export class Server implements ServerAddress {
   readonly apiSocket: string;
   readonly nbdSocket: string;
   readonly storePath: string;
-  readonly #flags: readonly string[];
+  /** Of its next start. */
+  flags: readonly string[];
   #process: ChildProcess | undefined;
   #ended: Promise<number | string> = Promise.resolve(0);
   /** What all its lives have said. */
@@ -32,13 +34,13 @@ export class Server implements ServerAddress {
     this.storePath = storePath;
     this.apiSocket = join(folder, 'api');
     this.nbdSocket = join(folder, 'nbd');
-    this.#flags = flags;
+    this.flags = flags;
   }
 
   /** Starts it; does not wait. */
   launch(): void {
     const sockets = ['--api', this.apiSocket, '--nbd-socket', this.nbdSocket];
-    const args = [...KEIKI, 'serve', '--store', this.storePath, ...sockets, ...this.#flags];
+    const args = [...KEIKI, 'serve', '--store', this.storePath, ...sockets, ...this.flags];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     child.stderr.on('data', (chunk: Buffer) => {
       this.log += chunk.toString();
@@ -91,11 +93,11 @@ export class Server implements ServerAddress {
   }
 
   /** The offline check of a store that nobody has open. @throws {Violation} it finds a fault */
-  check(): Promise<void> {
+  check(): Promise<CheckReport> {
     return new Promise((resolve, reject) => {
       const args = [...KEIKI, 'check', this.storePath, '--json'];
       execFile(process.execPath, args, { maxBuffer: 2 ** 26 }, (error, out, said) => {
-        if (error === null) resolve();
+        if (error === null) resolve(JSON.parse(out));
         else reject(new Violation(`keiki check: ${out.slice(0, 4000)}${said}`));
       });
     });
