@@ -97,7 +97,7 @@ export class Server implements ServerAddress {
     return new Promise((resolve, reject) => {
       const args = [...KEIKI, 'check', this.storePath, '--json'];
       execFile(process.execPath, args, { maxBuffer: 2 ** 26 }, (error, out, said) => {
-        if (error === null) resolve(JSON.parse(out));
+        if (error === null) resolve(JSON.parse(out) as CheckReport);
         else reject(new Violation(`keiki check: ${out.slice(0, 4000)}${said}`));
       });
     });

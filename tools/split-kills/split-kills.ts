@@ -135,6 +135,8 @@ export class SplitKills {
     await fio?.begin(store, this.#options.seed);
     this.#noteSplits(scene);
     const begun = watch.begin(store, plan);
+    // The kill may come before the answer.
+    begun.catch(() => undefined);
     if (plan.moment === 'begin') await sleep(this.#random.below(25));
     else await begun;
     const deleted =

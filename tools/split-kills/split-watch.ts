@@ -34,7 +34,7 @@ export class SplitWatch {
   readonly #planned = new Map<string, number>();
   readonly #before = new Progress();
   readonly #after = new Progress();
-  #ends = new Map<string, number>();
+  readonly #ends = new Map<string, number>();
   #wasUnderWay = false;
 
   constructor(names: readonly string[]) {
