@@ -5,7 +5,7 @@
  * 1. A block that is not all zeros takes a block. After a share, those that still read as the
  *    golden disk's are named by all the clones, and are there once.
  * 2. A megabyte with a block in it takes an indirect block of level 1; above it there is one for
- *    each 256. Shared whole, they may be fewer; one that has zeros alone, of a TRIM, is not counted.
+ *    each 256. Shared whole, they may be fewer; one that has only a TRIM's zeros is not counted.
  */
 import { Violation } from '../../sim/model/violation.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, MIB } from '../../src/base/units.js';

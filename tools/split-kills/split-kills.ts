@@ -195,7 +195,8 @@ export class SplitKills {
     }
     const facts = await watch.check(store);
     this.tally.note(plan, facts);
-    return `${facts.plannedBlocks} planned, ${facts.lives.join(' + ')} filled, at most ${facts.allowedBlocks} again`;
+    const { plannedBlocks, lives, allowedBlocks } = facts;
+    return `${plannedBlocks} planned, ${lives.join(' + ')} filled, at most ${allowedBlocks} again`;
   }
 
   /** @returns what the clones need without it */
