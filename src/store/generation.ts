@@ -159,6 +159,15 @@ export class Generation {
     );
   }
 
+  /** True if a renaming has given the block another number of names. */
+  recounts(vbn: number): boolean {
+    if (!this.#referenceFbns.has(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK))) return false;
+    return this.renamings.some(({ renaming }) => {
+      if (renaming.kind === 'move') return false;
+      return renaming.vbn === vbn || (renaming.kind === 'unshare' && renaming.named.includes(vbn));
+    });
+  }
+
   /** Blocks of the reference file that this generation may write. */
   get referenceBlocks(): number {
     return this.#referenceFbns.size + this.#referenceUppers.size;

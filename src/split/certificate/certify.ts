@@ -82,7 +82,7 @@ async function walkAll(
     // A merge lowers the limits in its last step: until then the older tree's count for it, too.
     const limitOf = (): number =>
       Math.min(...own.slice(index).map((each) => each.readThroughLimitBytes || Infinity));
-    await ownWalk.walk(end, tree, limitOf);
+    await ownWalk.walk(end, { tree, isOldest: index === own.length - 1, limitOf });
   }
   const ownership = new Ownership(end, { names, sharing, findings, nameOf });
   const others = await walkOthers(parts, request, ownership, hold);

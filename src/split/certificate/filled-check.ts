@@ -6,6 +6,8 @@
  *    wholly, and has taken the filled flag away, or is not there yet.
  * 2. A block that a read-through limit cuts was masked, and one from outside of the store has no
  *    checksum there: they are counted as excepted.
+ * 3. Only the oldest tree was filled from the former backing store. A newer one that is split from
+ *    the vdisk's own past, of which nobody has a name any more, has what that has.
  */
 import { crc32, ZERO_BLOCK_CRC } from '../../base/checksum.js';
 import { BLOCK_BYTES, FIELDS_PER_BLOCK } from '../../base/units.js';
@@ -40,6 +42,8 @@ export interface OwnRange {
   readonly words: Uint32Array;
   readonly start: number;
   readonly filledAbove: boolean;
+  /** It has no older one of the vdisk below it. */
+  readonly isOldest: boolean;
   /** The smallest read-through limit of the tree and its own ones below it. */
   readonly limitBytes: number;
   /** No hole may be left where the former backing store has something. */
@@ -89,11 +93,16 @@ export class FilledCheck {
     return this.#formerFields?.isWhole === true ? this.#formerFields : undefined;
   }
 
+  #formerOf(range: OwnRange): FormerFields | undefined {
+    return range.isOldest ? this.#former : undefined;
+  }
+
   /** What to load before the range can be looked at; undefined: `take` it in this same step. */
   missing(range: OwnRange): readonly Missing[] | undefined {
-    if (this.#former !== undefined) {
+    const former = this.#formerOf(range);
+    if (former !== undefined) {
       if (!range.mustBeFull && !hasFilled(range)) return undefined;
-      return this.#former.look(range.fbn);
+      return former.look(range.fbn);
     }
     const { words, start } = range;
     for (let index = 0; index < FIELDS_PER_BLOCK; index++) {
@@ -143,12 +152,14 @@ export class FilledCheck {
 
   #takeFilled(range: OwnRange, field: Field): void {
     const { counts } = this;
-    const former = this.#former?.at(field.index);
+    const from = this.#formerOf(range);
+    const former = from?.at(field.index);
     const isZero = field.vbn === ZERO_VBN;
     if (isZero) counts.filledZeros++;
-    else if (this.#isShare(field.vbn, former)) counts.filledShares++;
-    else counts.filledCopies++;
-    if (this.#former === undefined) return;
+    else if (from === undefined ? this.#isCounted(field.vbn) : isShare(field.vbn, former)) {
+      counts.filledShares++;
+    } else counts.filledCopies++;
+    if (from === undefined) return;
     const isCut =
       range.limitBytes - field.fbn * BLOCK_BYTES < BLOCK_BYTES ||
       (former !== undefined && former.validBytes < BLOCK_BYTES);
@@ -166,16 +177,19 @@ export class FilledCheck {
       'checksum',
       field.fbn,
       `${this.#nameOf(range.tree)}, FBN ${field.fbn}: ${what}, but ` +
-        `${this.#nameOf(this.#former.tree)} ${there} there`,
+        `${this.#nameOf(from.tree)} ${there} there`,
     );
   }
 
-  /** The former backing store's own block; if that store is gone, one that has several names. */
-  #isShare(vbn: number, former: FormerBlock | undefined): boolean {
-    if (vbn === 0) return false;
-    if (this.#former !== undefined) return former?.vbn === vbn;
-    return this.#sharing.counted(vbn) > 1;
+  /** Nothing is there to compare with: a share is what has several names. */
+  #isCounted(vbn: number): boolean {
+    return vbn !== 0 && this.#sharing.counted(vbn) > 1;
   }
+}
+
+/** The former backing store's own block. */
+function isShare(vbn: number, former: FormerBlock | undefined): boolean {
+  return vbn !== 0 && former?.vbn === vbn;
 }
 
 function isFilledBlock({ words, filledAbove }: OwnRange, at: number): boolean {

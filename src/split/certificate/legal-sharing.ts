@@ -9,7 +9,7 @@ import type { Share } from '../../store/generation.js';
 
 /** Something has to be loaded first: missVbn, missCrc. */
 export const LOAD = -1;
-/** A consistency point is counting a share of this block: ask when it has ended. */
+/** What became of this block is not counted yet: ask after the next consistency point. */
 export const WAIT = -2;
 
 export class LegalSharing {
@@ -54,11 +54,16 @@ export class LegalSharing {
 
   /** The same with what was shared since: at least `wanted`, or how many they are. */
   counts(vbn: number, wanted: number): number {
-    const { generation, frozenGeneration } = this.#engine;
+    const { generation, frozenGeneration: frozen } = this.#engine;
     const counted = this.counted(vbn);
     if (counted === LOAD || counted >= wanted) return counted;
     // The entry may have the frozen ones already, or not yet.
-    if (sharesOf(frozenGeneration?.shares ?? [], vbn) > 0) return WAIT;
+    if (frozen !== undefined && (sharesOf(frozen.shares, vbn) > 0 || frozen.recounts(vbn))) {
+      return WAIT;
+    }
+    // A copy of a shared indirect block names what that block names. Whether those are names more
+    // depends on who else has copied it: the consistency point knows.
+    if (generation.recounts(vbn)) return WAIT;
     return counted + sharesOf(generation.shares, vbn);
   }
 }

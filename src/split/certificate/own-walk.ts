@@ -25,6 +25,13 @@ export interface OwnWalkParts {
   readonly target: Tree | undefined;
 }
 
+export interface OwnTree {
+  readonly tree: Tree;
+  /** The last of the vdisk's own: what reads through it reads something foreign, or zeros. */
+  readonly isOldest: boolean;
+  readonly limitOf: () => number;
+}
+
 export class OwnWalk {
   readonly #with: OwnWalkParts;
   readonly #path: PointerPath;
@@ -36,11 +43,12 @@ export class OwnWalk {
     this.#formerPath = new PointerPath(parts.parts.engine.pool);
   }
 
-  walk(end: WalkEnd, tree: Tree, limitOf: () => number): Promise<void> {
-    return eachStep(end, tree, (fbn, start) => this.#step(tree, fbn, start, limitOf()));
+  walk(end: WalkEnd, own: OwnTree): Promise<void> {
+    return eachStep(end, own.tree, (fbn, start) => this.#step(own, fbn, start));
   }
 
-  #step(tree: Tree, fbn: number, start: number, limitBytes: number): Step {
+  #step({ tree, isOldest, limitOf }: OwnTree, fbn: number, start: number): Step {
+    const limitBytes = limitOf();
     const path = this.#path;
     const found = path.find(tree, fbn);
     if (found === WALK_MISS) return [{ vbn: path.missVbn, crc: path.missCrc }];
@@ -63,6 +71,7 @@ export class OwnWalk {
       words,
       start: at - (fbn % FIELDS_PER_BLOCK) * POINTER_WORDS,
       filledAbove,
+      isOldest,
       limitBytes,
       mustBeFull: tree === this.#with.target,
     };
