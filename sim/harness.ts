@@ -6,6 +6,7 @@
  */
 import { isStoreError } from '../src/base/store-error.js';
 import { MIB, PIB } from '../src/base/units.js';
+import type { LogSink } from '../src/env/log-sink.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import { checkStore } from '../src/main/check.js';
@@ -117,7 +118,9 @@ export class Harness {
       () => new Promise((resolve) => clock.setTimer(EXTERNAL_MS, resolve)),
       this.parts.images,
     );
-    const opened = openPatiently(machine.source, { ...options, random, clock, externals });
+    const { trace } = this.parts;
+    const log: LogSink = ({ event, message }) => trace?.(`  log: ${event}: ${message}`);
+    const opened = openPatiently(machine.source, { ...options, random, clock, externals, log });
     const store = await Promise.race([opened, cut]);
     isOpen = true;
     machine.cutAtCall(0, () => undefined);

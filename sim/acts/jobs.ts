@@ -37,6 +37,8 @@ export async function splitDisk(
   if (isNew)
     root.split = { mode, layer: association.own, isSure: association.isSure, isDurable: false };
   const mine = root.split;
+  // What it reads through was deleted since, in its own split: this asks for that one's end.
+  if (mine !== undefined && association?.isSure === false) mine.isSure = false;
   root.isCancelled = false;
   // One that was paused goes on.
   if (mine !== undefined) mine.paused = mine.paused === undefined ? 'no' : 'perhaps';

@@ -73,8 +73,8 @@ export interface ModelSplit {
   readonly mode: 'copy' | 'share';
   /** The layer whose holes are filled: the oldest of the vdisk's own. */
   readonly layer: Layer;
-  /** False: all below is of deleted disks, and may be merged by now. */
-  readonly isSure: boolean;
+  /** False: all below is of deleted disks, and may be merged by now, or be what is split. */
+  isSure: boolean;
   /** The split was answered: it goes on until it is done, whatever happens. */
   isDurable: boolean;
   /** A cancel was asked for. */
