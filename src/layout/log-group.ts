@@ -90,6 +90,12 @@ export function peekGroupHeaderBytes(block: Uint8Array): number | undefined {
   return headerBytes < GROUP_HEADER_BYTES || headerBytes > most ? undefined : headerBytes;
 }
 
+/** True if no header of a group with a higher sequence begins here; cheaper than to decode it. */
+export function isGroupUpTo(sequence: number, block: Uint8Array): boolean {
+  if (peekGroupHeaderBytes(block) === undefined) return true;
+  return !(getU64(viewOf(block), 24) > sequence);
+}
+
 /** Decodes a whole header; undefined if it is damaged or of another store. */
 export function decodeGroupHeader(bytes: Uint8Array, uuid: Uint8Array): LogGroup | undefined {
   const headerBytes = peekGroupHeaderBytes(bytes);

@@ -40,9 +40,12 @@ export async function blockStatus(
   return answer.extents;
 }
 
+/** The last one of an answer grows. */
+type GrowingExtent = { -readonly [Key in keyof Extent]: Extent[Key] };
+
 /** An answer that is being made: `extents` reach up to `at`. */
 interface Answer {
-  readonly extents: Extent[];
+  readonly extents: GrowingExtent[];
   readonly extentsMax: number;
   at: number;
   readonly end: number;
@@ -74,13 +77,13 @@ async function statusSlice(parts: Parts, target: ReadTarget, answer: Answer): Pr
     const { externals } = parts.reader;
     const next = isZero ? emptyUntil(parts.engine, externals, tree, fbn) : fbn + 1;
     const to = Math.min(next * BLOCK_BYTES, end);
-    append(extents, {
-      offset: at,
-      length: to - at,
-      kind: isHole ? 'hole' : isZero ? 'zero' : 'data',
-      depth: isZero ? 0 : source.depth,
-      filled: !isHole && source.depth === 0 && isFilled(parts.engine, tree, fbn),
-    });
+    const kind = isHole ? 'hole' : isZero ? 'zero' : 'data';
+    const depth = isZero ? 0 : source.depth;
+    const filled = !isHole && source.depth === 0 && isFilled(parts.engine, tree, fbn);
+    const last = extents.at(-1);
+    if (last?.kind === kind && last.depth === depth && last.filled === filled) {
+      last.length += to - at;
+    } else extents.push({ offset: at, length: to - at, kind, depth, filled });
     answer.at = to;
   }
 }
@@ -119,18 +122,4 @@ function isFilled(engine: Engine, tree: Tree, fbn: number): boolean {
   if (engine.trees.walk(tree, fbn) !== WALK_FIELD) return engine.trees.filledAbove;
   const high = engine.trees.fieldWords[engine.trees.fieldAt + 1] as number;
   return engine.trees.filledAbove || (high & FLAG_FILLED) !== 0;
-}
-
-function append(extents: Extent[], next: Extent): void {
-  const last = extents.at(-1);
-  if (
-    last !== undefined &&
-    last.kind === next.kind &&
-    last.depth === next.depth &&
-    last.filled === next.filled
-  ) {
-    extents[extents.length - 1] = { ...last, length: last.length + next.length };
-  } else {
-    extents.push(next);
-  }
 }

@@ -21,6 +21,7 @@ import {
   GROUP_BLOCKS_MAX,
   groupHeaderBlocks,
   hasGroupMagic,
+  isGroupUpTo,
   type LogGroup,
   repairGroupHeader,
 } from '../../layout/log-group.js';
@@ -242,8 +243,11 @@ export class LogRing {
     for (const area of areas) {
       const bytes = await reader.read(area.position, area.blocks);
       for (let block = 0; block < area.blocks; block++) {
-        const header = decodeGroupHeader(bytes.subarray(block * BLOCK_BYTES), place.uuid);
-        if (header === undefined || header.sequence <= sequence) continue;
+        const from = bytes.subarray(block * BLOCK_BYTES);
+        // Mostly groups of the last time round.
+        if (isGroupUpTo(sequence, from)) continue;
+        const header = decodeGroupHeader(from, place.uuid);
+        if (header === undefined) continue;
         throw new StoreError(
           'corrupt',
           `log of ${place.name}: group ${sequence} at ring block ${position} is damaged, but ` +
