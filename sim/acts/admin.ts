@@ -228,10 +228,7 @@ export async function deleteDeferred(life: Life): Promise<void> {
 /** The vdisks whose own lineage hangs on one of these. */
 function holdersOf({ model }: Life, disks: readonly ModelDisk[]): ModelDisk[] {
   const layers = new Set(disks.map(({ layer }) => layer));
-  return model.vdisks().filter((each) => {
-    const below = model.foreignBacking(each)?.below;
-    return below !== undefined && layers.has(below);
-  });
+  return model.vdisks().filter((each) => model.hangsOn(each, layers));
 }
 
 /** True if it is there, and will still read through the other one for certain. */

@@ -326,6 +326,16 @@ export class Model {
     return own.below === undefined ? undefined : { own, below: own.below, isSure };
   }
 
+  /** True if one of these is the next with a name below: what lies between may get one yet. */
+  hangsOn(disk: ModelDisk, layers: ReadonlySet<Layer>): boolean {
+    const own = this.foreignBacking(disk)?.own;
+    for (let below = own?.below; below !== undefined; below = below.below) {
+      if (layers.has(below)) return true;
+      if (this.#ownerOf(below) !== undefined) return false;
+    }
+    return false;
+  }
+
   /** Vdisks over one deleted disk with this one: they may be split, and cancelled, as one. */
   splitWith(root: ModelDisk): ModelDisk[] {
     const deleted = this.#deletedBelow(root);
