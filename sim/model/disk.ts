@@ -219,10 +219,11 @@ export class ModelDisk {
       const { issuedAt } = write;
       const version = { stamp, issuedAt, answeredAt: Number.POSITIVE_INFINITY, certain };
       versions.push(version);
-      // A later write may have replaced this one in the past before the snapshot was made.
+      // One beside it, answered before the snapshot was asked for, may have replaced it in the past:
+      // overlapping writes come in either order. Those under way are in the new layer themselves.
       const now = this.#parts.moments.next();
       const baseAt = (sector: number): number =>
-        past?.isIssuedAfter(sector, issuedAt) === true ? now : 0;
+        past?.isAnsweredAfter(sector, issuedAt) === true ? now : 0;
       putPiece(layer, first, count, version, baseAt);
     }
     const endBlock = Math.ceil((write.offset + write.length) / BLOCK_BYTES);

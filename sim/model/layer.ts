@@ -94,10 +94,14 @@ export class Layer {
     this.#unsettled.set(sector, { versions: [base, version], floor: 0 });
   }
 
-  /** True if a version of the sector was issued after this moment. */
-  isIssuedAfter(sector: number, moment: number): boolean {
+  /** True if a version of the sector was answered after this moment, whenever it was issued. */
+  isAnsweredAfter(sector: number, moment: number): boolean {
     const history = this.#unsettled.get(sector);
-    return history?.versions.some(({ issuedAt }) => issuedAt > moment) === true;
+    return (
+      history?.versions.some(
+        ({ answeredAt }) => answeredAt > moment && answeredAt !== Number.POSITIVE_INFINITY,
+      ) === true
+    );
   }
 
   /** The vdisk ends here from now on: what lies behind is gone for good. */
