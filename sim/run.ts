@@ -2,7 +2,8 @@
  * The simulator's command.
  *
  *   npm run sim -- --seeds 100 --first 1 --medium in-place
- *   npm run sim -- --every-write --medium object-log      power cut in every call of a script
+ *   npm run sim -- --every-write --medium object-log      power cut in every call of the scripts
+ *   npm run sim -- --every-write --script splits          of one of them: acts, splits
  *   npm run sim -- --every-write --nested 1               and in every call of the recovery, too
  *   npm run sim -- --every-write --seed 2                 the same cuts, other writes survive them
  *   npm run sim -- --bit-rot 20000                        single bits of a populated store
@@ -13,7 +14,7 @@ import { parseArgs } from 'node:util';
 import { PLACES, rotBits } from './bit-rot.js';
 import { Coverage } from './coverage.js';
 import { MEDIUM_KINDS, type MediumKind } from './machine.js';
-import { cutAtEveryWrite } from './scripted.js';
+import { cutAtEveryWrite, SCRIPT_NAMES, type ScriptName } from './scripted.js';
 import { simulate } from './simulation.js';
 
 const { values } = parseArgs({
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     first: { type: 'string', default: '1' },
     medium: { type: 'string', default: 'in-place' },
     'every-write': { type: 'boolean', default: false },
+    script: { type: 'string' },
     stride: { type: 'string', default: '1' },
     nested: { type: 'string' },
     seed: { type: 'string', default: '1' },
@@ -34,6 +36,7 @@ const { values } = parseArgs({
 const PROGRESS_MS = 10_000;
 
 const medium = toMedium(values.medium);
+const scripts = toScripts(values.script);
 const first = toCount('first', values.first);
 const trace = values.verbose ? (line: string): void => console.log(line) : undefined;
 const startedMs = performance.now();
@@ -44,6 +47,13 @@ function toMedium(text: string): MediumKind {
   const found = MEDIUM_KINDS.find((kind) => kind === text);
   if (found !== undefined) return found;
   console.error(`--medium is one of ${MEDIUM_KINDS.join(', ')}, not ${text}`);
+  process.exit(2);
+}
+
+function toScripts(text: string | undefined): readonly ScriptName[] {
+  const found = SCRIPT_NAMES.filter((name) => text === undefined || name === text);
+  if (found.length > 0) return found;
+  console.error(`--script is one of ${SCRIPT_NAMES.join(', ')}, not ${text}`);
   process.exit(2);
 }
 
@@ -96,18 +106,19 @@ async function runSeeds(): Promise<void> {
   printTotals(total);
 }
 
-async function runEveryWrite(): Promise<void> {
+async function runEveryWrite(script: ScriptName): Promise<void> {
   const nested = values.nested === undefined ? undefined : toCount('nested', values.nested);
   const stride = toCount('stride', values.stride);
   const seed = toCount('seed', values.seed);
-  const more = `${nested === undefined ? '' : ` --nested ${nested}`} --seed ${seed}`;
+  const more = ` --script ${script}${nested === undefined ? '' : ` --nested ${nested}`} --seed ${seed}`;
   const onCut = (call: number): void => {
     noteReplay(`--every-write${more} --stride 1000000 --first ${call}`);
-    progress(`power cut in call ${call}`);
+    progress(`${script}: power cut in call ${call}`);
   };
-  const report = await cutAtEveryWrite({ medium, first, stride, nested, seed, trace, onCut });
-  console.log(`the script makes ${report.calls} calls; power was cut in each (step ${stride})`);
-  printTotals(report.coverage);
+  const options = { medium, script, first, stride, nested, seed, trace, onCut };
+  const { calls, coverage } = await cutAtEveryWrite(options);
+  console.log(`${script}: ${calls} calls; power was cut in each (step ${stride})`);
+  printTotals(coverage);
 }
 
 async function runBitRot(positions: number): Promise<void> {
@@ -129,7 +140,7 @@ async function runBitRot(positions: number): Promise<void> {
 
 async function main(): Promise<void> {
   if (values['bit-rot'] !== undefined) await runBitRot(toCount('bit-rot', values['bit-rot']));
-  else if (values['every-write']) await runEveryWrite();
+  else if (values['every-write']) for (const script of scripts) await runEveryWrite(script);
   else await runSeeds();
   const seconds = (performance.now() - startedMs) / 1000;
   const cpuSeconds = process.cpuUsage().user / 1e6;

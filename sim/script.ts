@@ -3,9 +3,11 @@
  * split, merges and frees under way beside them.
  */
 import { BLOCK_BYTES, GIB, KIB, MIB, PIB, SECTOR_BYTES } from '../src/base/units.js';
+import type { SplitOptions } from '../src/main/store.js';
 import {
   cloneNamed,
   createNamed,
+  deleteInUse,
   deleteOne,
   renameTo,
   resizeTo,
@@ -13,10 +15,11 @@ import {
 } from './acts/admin.js';
 import { flushDisk, readRange, writeRange, zeroRange } from './acts/io.js';
 import { consistencyPoint, diffOf, idle, list, type SplitMode, splitDisk } from './acts/jobs.js';
+import { actOnSplit, type Policy, type SplitAct } from './acts/split-control.js';
 import type { Life } from './life.js';
 import type { ModelDisk } from './model/disk.js';
 
-class Script {
+export class Script {
   readonly #life: Life;
 
   constructor(life: Life) {
@@ -72,9 +75,17 @@ class Script {
   }
 
   /** Begins a split; what comes back waits for its end. */
-  async split(name: string, mode: SplitMode): Promise<() => Promise<void>> {
-    const job = await splitDisk(this.#life, this.disk(name), mode);
+  async split(name: string, mode: SplitMode, policy?: Policy): Promise<() => Promise<void>> {
+    const job = await splitDisk(this.#life, this.disk(name), mode, policy);
     return async () => job?.done;
+  }
+
+  async control(name: string, act: SplitAct, options?: SplitOptions): Promise<void> {
+    await actOnSplit(this.#life, this.disk(name), () => act, options);
+  }
+
+  async deleteInUse(name: string, inUse: 'defer' | 'split'): Promise<void> {
+    await deleteInUse(this.#life, this.disk(name), inUse);
   }
 
   async diff(from: string, to: string): Promise<void> {

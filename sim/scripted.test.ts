@@ -1,5 +1,5 @@
 /**
- * The scripted workload with the power cut in some of its calls, and in calls of the recovery.
+ * The scripted workloads with the power cut in some of its calls, and in calls of the recovery.
  * `npm run sim -- --every-write --nested 1` does it in all of them.
  */
 import assert from 'node:assert/strict';
@@ -12,6 +12,8 @@ const STRIDES: Record<MediumKind, { once: number; nested: number }> = {
   'in-place': { once: 17, nested: 53 },
   'object-log': { once: 7, nested: 23 },
 };
+
+const SPLIT_STRIDES: Record<MediumKind, number> = { 'in-place': 61, 'object-log': 29 };
 
 for (const medium of MEDIUM_KINDS) {
   const { once, nested } = STRIDES[medium];
@@ -33,5 +35,20 @@ for (const medium of MEDIUM_KINDS) {
       `${nestedCuts} nested cuts in ${recoveries} recoveries`,
     );
     assert.equal(cuts, recoveries + nestedCuts);
+  });
+
+  test(`${medium}: splits, a power cut in one call of ${SPLIT_STRIDES[medium]}`, async () => {
+    const options = { medium, script: 'splits', first: 2, stride: SPLIT_STRIDES[medium] } as const;
+    const { coverage } = await cutAtEveryWrite(options);
+    for (const job of ['copy-split', 'share-split'] as const) {
+      for (const kind of ['split-pause', 'split-change', 'split-cancel', 'split-undo']) {
+        assert.ok(coverage.count(kind, job) > 0, `${kind} during a ${job}`);
+      }
+    }
+    for (const kind of ['split-resume', 'delete-defer', 'delete-split']) {
+      assert.ok(coverage.countOf(kind) > 0, kind);
+    }
+    const { splitsInterrupted, tallShares } = coverage.totals;
+    assert.ok(splitsInterrupted > 0 && tallShares > 0);
   });
 }

@@ -1,5 +1,5 @@
 /**
- * Runs the scripted workload with the power cut in one call of the medium after the other, and in
+ * Runs a scripted workload with the power cut in one call of the medium after the other, and in
  * the recovery that follows, again and again.
  */
 import { MIB } from '../src/base/units.js';
@@ -12,10 +12,16 @@ import type { Life } from './life.js';
 import type { MachineOptions, MediumKind } from './machine.js';
 import { Violation } from './model/violation.js';
 import { runScript } from './script.js';
+import { runSplitScript } from './split-script.js';
 import { DeadlockError, VirtualClock } from './world/virtual-clock.js';
+
+const SCRIPTS = { acts: runScript, splits: runSplitScript };
+export type ScriptName = keyof typeof SCRIPTS;
+export const SCRIPT_NAMES: readonly ScriptName[] = ['acts', 'splits'];
 
 export interface EveryWriteOptions {
   readonly medium: MediumKind;
+  readonly script?: ScriptName;
   /** First call in which power fails, from 1; and the distance to the next. */
   readonly first?: number;
   readonly stride?: number;
@@ -81,7 +87,7 @@ async function runOnce(
     const cut = new Promise<'cut'>((resolve) => {
       harness.machine.cutAtCall(before + cutAt, () => resolve('cut'));
     });
-    const script = runScript(life).then((): 'whole' => 'whole');
+    const script = SCRIPTS[options.script ?? 'acts'](life).then((): 'whole' => 'whole');
     const end = await Promise.race([script, cut, failure]);
     const calls = harness.machine.callsIssued - before;
     harness.noteStats(store);

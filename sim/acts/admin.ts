@@ -206,9 +206,16 @@ export async function deleteDeferred(life: Life): Promise<void> {
   const free = model.disks.filter((disk) => disk.kind !== 'external' && isFree(life, disk));
   const held = free.filter((disk) => model.mustStay(disk) !== undefined);
   const disk = life.pick(held.length > 0 && random.chance(0.8) ? held : free);
-  if (disk === undefined) return;
+  if (disk !== undefined) await deleteInUse(life, disk, random.chance(0.6) ? 'defer' : 'split');
+}
+
+export async function deleteInUse(
+  life: Life,
+  disk: ModelDisk,
+  inUse: 'defer' | 'split',
+): Promise<void> {
+  const { model } = life;
   const disks = [disk, ...model.snapshotsOf(disk)];
-  const inUse = random.chance(0.6) ? 'defer' : 'split';
   const holders = inUse === 'split' ? holdersOf(life, disks) : [];
   if (!life.lock([...disks, ...holders], 'exclusive')) return;
   for (const holder of holders) {

@@ -9,7 +9,7 @@ import type { ModelDisk, ModelSplit } from '../model/disk.js';
 import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
 import { known, Violation } from '../model/violation.js';
-import { drawPolicy } from './split-control.js';
+import { drawPolicy, type Policy } from './split-control.js';
 import { checkCertificate } from './verify.js';
 
 export type SplitMode = 'copy' | 'share';
@@ -27,6 +27,7 @@ export async function splitDisk(
   life: Life,
   disk: ModelDisk,
   mode: SplitMode,
+  policy?: Policy,
 ): Promise<Pick<SplitJob, 'done'> | undefined> {
   const { model } = life;
   if (!life.lock([disk], 'exclusive')) return undefined;
@@ -42,7 +43,7 @@ export async function splitDisk(
   root.isCancelled = false;
   // One that was paused goes on.
   if (mine !== undefined) mine.paused = mine.paused === undefined ? 'no' : 'perhaps';
-  const options = { ...drawPolicy(life.random), mode };
+  const options = { ...(policy ?? drawPolicy(life.random)), mode };
   const kind = `split-${mode}`;
   const answer = await life.perform(kind, disk.name, () => life.store.split(disk.name, options));
   life.unlock([disk], 'exclusive');

@@ -4,7 +4,9 @@ import type { SplitOptions } from '../../src/main/store.js';
 import type { Answer, Life } from '../life.js';
 import type { ModelDisk, ModelSplit } from '../model/disk.js';
 
-type Policy = Omit<SplitOptions, 'mode'>;
+export type Policy = Omit<SplitOptions, 'mode'>;
+
+export type SplitAct = 'pause' | 'resume' | 'change' | 'cancel' | 'undo';
 
 /** Mostly as fast as it can: a run is short. */
 export function drawPolicy(random: Random): Policy {
@@ -27,18 +29,36 @@ export async function controlSplit(life: Life): Promise<void> {
     .vdisks()
     .filter((disk) => !disk.isGone && !life.isLocked(disk) && disk.split !== undefined);
   const disk = life.pick(splitting);
-  if (disk === undefined || !life.lock([disk], 'exclusive')) return;
-  const split = disk.split as ModelSplit;
-  for (const other of model.splitWith(disk)) {
+  if (disk !== undefined) await actOnSplit(life, disk, () => drawAct(random));
+}
+
+function drawAct(random: Random): SplitAct {
+  const draw = random.below(8);
+  if (draw < 2) return 'pause';
+  if (draw < 5) return 'resume';
+  if (draw < 6) return 'change';
+  return random.chance(0.6) ? 'undo' : 'cancel';
+}
+
+/** @param choice  asked once the vdisk is locked */
+export async function actOnSplit(
+  life: Life,
+  disk: ModelDisk,
+  choice: () => SplitAct,
+  options?: SplitOptions,
+): Promise<void> {
+  const { split } = disk;
+  if (split === undefined || !life.lock([disk], 'exclusive')) return;
+  for (const other of life.model.splitWith(disk)) {
     if (other.split === undefined) continue;
     // It may be one split, and what becomes of it is not known.
     Object.assign(other.split, { paused: 'perhaps', isDurable: false, isCancelled: true });
   }
-  const draw = random.below(8);
-  if (draw < 2) await pause(life, disk, split);
-  else if (draw < 5) await resume(life, disk, split);
-  else if (draw < 6) await change(life, disk);
-  else await cancel(life, disk, split, random.chance(0.6));
+  const act = choice();
+  if (act === 'pause') await pause(life, disk, split);
+  else if (act === 'resume') await resume(life, disk, split);
+  else if (act === 'change') await change(life, disk, options);
+  else await cancel(life, disk, split, act === 'undo');
   life.unlock([disk], 'exclusive');
 }
 
@@ -60,13 +80,17 @@ async function resume(life: Life, disk: ModelDisk, split: ModelSplit): Promise<v
   else expectEnd(life, 'split-resume', disk, answer);
 }
 
-async function change(life: Life, disk: ModelDisk): Promise<void> {
-  const mode = life.random.chance(0.5) ? 'copy' : 'share';
-  const change = { ...drawPolicy(life.random), mode } as const;
+async function change(life: Life, disk: ModelDisk, options?: SplitOptions): Promise<void> {
+  const change = options ?? drawChange(life.random);
   const answer = await life.perform('split-change', disk.name, () => {
     return life.store.changeSplit(disk.name, change);
   });
   if (answer.kind === 'failed') expectEnd(life, 'split-change', disk, answer);
+}
+
+function drawChange(random: Random): SplitOptions {
+  const mode = random.chance(0.5) ? 'copy' : 'share';
+  return { ...drawPolicy(random), mode };
 }
 
 async function cancel(

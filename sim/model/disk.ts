@@ -219,8 +219,8 @@ export class ModelDisk {
       const { issuedAt } = write;
       const version = { stamp, issuedAt, answeredAt: Number.POSITIVE_INFINITY, certain };
       versions.push(version);
-      // One beside it, answered before the snapshot was asked for, may have replaced it in the past:
-      // overlapping writes come in either order. Those under way are in the new layer themselves.
+      // One that overlaps with it and ended before the snapshot may have replaced it in the past:
+      // they come in either order. Those that are under way are in the new layer themselves.
       const now = this.#parts.moments.next();
       const baseAt = (sector: number): number =>
         past?.isAnsweredAfter(sector, issuedAt) === true ? now : 0;
