@@ -110,7 +110,8 @@ async function runEveryWrite(script: ScriptName): Promise<void> {
   const nested = values.nested === undefined ? undefined : toCount('nested', values.nested);
   const stride = toCount('stride', values.stride);
   const seed = toCount('seed', values.seed);
-  const more = ` --script ${script}${nested === undefined ? '' : ` --nested ${nested}`} --seed ${seed}`;
+  const cuts = nested === undefined ? '' : ` --nested ${nested}`;
+  const more = ` --script ${script}${cuts} --seed ${seed}`;
   const onCut = (call: number): void => {
     noteReplay(`--every-write${more} --stride 1000000 --first ${call}`);
     progress(`${script}: power cut in call ${call}`);
