@@ -38,8 +38,9 @@ export async function splitDisk(
   if (isNew)
     root.split = { mode, layer: association.own, isSure: association.isSure, isDurable: false };
   const mine = root.split;
-  // What it reads through was deleted since, in its own split: this asks for that one's end.
-  if (mine !== undefined && association?.isSure === false) mine.isSure = false;
+  // What it reads through with others was deleted since, perhaps in a split: this asks for its end.
+  const isShared = association?.isSure === false && model.splitWith(root).length > 0;
+  if (mine !== undefined && isShared) mine.isSure = false;
   root.isCancelled = false;
   // One that was paused goes on.
   if (mine !== undefined) mine.paused = mine.paused === undefined ? 'no' : 'perhaps';

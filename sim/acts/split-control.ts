@@ -109,6 +109,8 @@ async function cancel(
   });
   if (answer.kind === 'done') {
     life.parts.coverage.totals.splitsCancelled++;
+    // Over what was deleted of its own it may have been the next split: the first one had ended.
+    if (life.model.foreignBacking(disk)?.isSure !== true) split.layer.mayBeCut = true;
     if (disk.split === split) disk.split = undefined;
     disk.isCancelled = true;
     return;

@@ -297,8 +297,9 @@ export class Model {
     return names;
   }
 
-  /** True if a split may have cut the lineage below a deleted disk between these two. */
+  /** True if the end of a split may have cut the lineage, or one below a deleted disk may do so. */
   #mayBeCut(top: Layer, end: Layer | undefined): boolean {
+    if (top.mayBeCut) return true;
     const splits = new Set(this.vdisks().map(({ split }) => split?.layer));
     for (let layer = top.below; layer !== undefined && layer !== end; layer = layer.below) {
       if (layer.mayBeCut || splits.has(layer)) return true;
@@ -426,7 +427,10 @@ export class Model {
     if (this.snapshotsOf(disk).length > 0) return 'certainly';
     const holders = this.holdersOf(disk);
     const certain = holders.filter(
-      (other) => !other.isLeaving && (other.of ?? other).split === undefined,
+      (other) =>
+        !other.isLeaving &&
+        (other.of ?? other).split === undefined &&
+        !this.#mayBeCut(other.layer, disk.layer),
     );
     // A deleted snapshot merges into its one holder; an external backing store cannot.
     const holdersMax = disk.kind === 'external' ? 0 : 1;
