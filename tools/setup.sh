@@ -82,6 +82,10 @@ install_debian_packages() {
     need fuse3 fusermount3
     need mount losetup
     need xfsprogs mkfs.xfs xfs_repair
+    need ceph-mon ceph-mon
+    need ceph-osd ceph-osd
+    need ceph-common ceph
+    need radosgw radosgw radosgw-admin
     # Debian's own Python: one of the user's knows nothing of Debian's modules.
     /usr/bin/python3 -c 'import nbd' 2>/dev/null || want python3-libnbd
     # Debian 12 has nbdfuse in libnbd-bin; later ones in a package of its own.

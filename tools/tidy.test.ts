@@ -68,6 +68,12 @@ const SAMPLES: readonly Sample[] = [
   },
   {
     rule: 'layers',
+    path: 'src/objects/sample.ts',
+    bad: ["import { record } from '../layout/log-record.js';"],
+    good: ["import type { ObjectStore } from '../env/object-store.js';"],
+  },
+  {
+    rule: 'layers',
     path: 'src/store/sample.test.ts',
     bad: ["import { vdisk } from '../vdisk/vdisk.js';", "import { a } from '../../tools/a.js';"],
     good: [
@@ -86,6 +92,12 @@ const SAMPLES: readonly Sample[] = [
     path: 'src/layout/sample.ts',
     bad: ["import { fc } from 'fast-check';"],
     good: ["import { crc32 } from 'node:zlib';"],
+  },
+  {
+    rule: 'packages',
+    path: 'src/objects/sample.ts',
+    bad: ["import { S3Client } from '@aws-sdk/client-s3';"],
+    good: ["import { SignatureV4 } from '@smithy/signature-v4';"],
   },
   {
     rule: 'packages',

@@ -24,6 +24,23 @@ import { statsOf } from './stats.js';
 /** Times of the device under the store. */
 export type DeviceTimes = Readonly<Record<'read' | 'write' | 'log' | 'sync' | 'copy', Histogram>>;
 
+/** What was asked of the object store under the store, by verb. */
+export interface ObjectMeter {
+  readonly times: Histogram;
+  readonly bytes: number;
+  readonly errors: number;
+  /** Puts whose outcome had to be read. */
+  readonly unknown: number;
+}
+
+export type ObjectMeters = Readonly<Record<'put' | 'get' | 'delete' | 'list', ObjectMeter>>;
+
+export interface ObjectCounters {
+  readonly meters: ObjectMeters;
+  /** Requests that were sent again, or left open. */
+  retries(): number;
+}
+
 export interface ControlPlaneOptions {
   readonly store: ControlStore;
   readonly clock: Clock;
@@ -42,6 +59,7 @@ export interface ControlPlaneOptions {
   /** Undefined: no attachment outlives the server. */
   readonly attachmentKeeper?: AttachmentKeeper | undefined;
   readonly deviceTimes?: DeviceTimes;
+  readonly objectCounters?: ObjectCounters;
 }
 
 export class ControlPlane {

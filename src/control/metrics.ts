@@ -17,6 +17,7 @@ export function metricsText(plane: ControlPlane): string {
   const text = new MetricsText();
   addStore(text, plane);
   addDevice(text, plane);
+  addObjects(text, plane);
   addVdisks(text, plane);
   return text.toString();
 }
@@ -58,6 +59,23 @@ function addDevice(text: MetricsText, plane: ControlPlane): void {
   for (const [operation, histogram] of Object.entries(times)) {
     text.histogram('keiki_device_seconds', { operation }, histogram);
   }
+}
+
+function addObjects(text: MetricsText, plane: ControlPlane): void {
+  const counters = plane.options.objectCounters;
+  if (counters === undefined) return;
+  const meters = Object.entries(counters.meters);
+  text.metric('histogram', 'keiki_objects_seconds', 'Requests to the object store');
+  for (const [verb, { times }] of meters) text.histogram('keiki_objects_seconds', { verb }, times);
+  text.metric('counter', 'keiki_objects_bytes_total', 'Bytes of objects put and got');
+  for (const [verb, { bytes }] of meters) text.sample('keiki_objects_bytes_total', { verb }, bytes);
+  text.metric('counter', 'keiki_objects_errors_total', 'Requests that failed');
+  for (const [verb, { errors }] of meters) {
+    text.sample('keiki_objects_errors_total', { verb }, errors);
+  }
+  const { unknown } = counters.meters.put;
+  text.one('counter', 'keiki_objects_unknown_total', 'Puts whose outcome had to be read', unknown);
+  text.one('counter', 'keiki_objects_retries_total', 'Sent again', counters.retries());
 }
 
 function addVdisks(text: MetricsText, plane: ControlPlane): void {

@@ -10,14 +10,24 @@ import { dirname } from 'node:path';
 import { StoreError } from '../base/store-error.js';
 import type { AttachmentKeeper } from '../control/kept-attachments.js';
 import type { Settings } from './settings.js';
+import { parseStoreAddress } from './store-address.js';
 
 /** Undefined: nothing outlives the server, as beside a block device there is no place. */
 export function attachmentKeeper(settings: Settings): AttachmentKeeper | undefined {
   const given = settings['nbd.attachments-file'];
   if (given !== undefined) return new AttachmentsFile(given);
   const store = settings['store.path'];
-  if (store === undefined || !statSync(store).isFile()) return undefined;
-  return new AttachmentsFile(`${store}.attachments`);
+  const address = store === undefined ? undefined : parseStoreAddress(store);
+  switch (address?.kind) {
+    case 'file':
+      if (!statSync(address.path).isFile()) return undefined;
+      return new AttachmentsFile(`${address.path}.attachments`);
+    case 'directory':
+      return new AttachmentsFile(`${address.path.replace(/\/+$/, '')}.attachments`);
+    case 's3':
+    case undefined:
+      return undefined;
+  }
 }
 
 class AttachmentsFile implements AttachmentKeeper {

@@ -51,7 +51,7 @@ export function readSettings({ flags, environment, file }: ConfigSources): Setti
 
 /** A list in one variable: parts between commas. */
 function fromText(setting: Setting, text: string): unknown {
-  const isList = setting.kind === 'paths' || setting.kind === 'addresses';
+  const isList = ['paths', 'addresses', 'urls'].includes(setting.kind);
   return isList ? text.split(',').map((part) => part.trim()) : text;
 }
 
@@ -102,6 +102,7 @@ function convert(setting: Setting, value: unknown): unknown {
     case 'path':
       return typeof value === 'string' && value !== '' ? value : undefined;
     case 'paths':
+    case 'urls':
     case 'addresses': {
       const list: unknown[] = Array.isArray(value) ? value : [value];
       const isSound = list.every((each) => typeof each === 'string' && each !== '');

@@ -18,6 +18,7 @@ const PLACEHOLDERS: Readonly<Record<Setting['kind'], string | undefined>> = {
   path: 'PATH',
   paths: 'PATH',
   addresses: 'PATH|HOST:PORT',
+  urls: 'URL',
   flag: undefined,
   choice: 'WORD',
   mode: 'MODE',
@@ -65,7 +66,7 @@ export function parseServeArguments(
 
 function isList(key: SettingKey): boolean {
   const { kind }: Setting = SETTINGS[key];
-  return kind === 'paths' || kind === 'addresses';
+  return kind === 'paths' || kind === 'addresses' || kind === 'urls';
 }
 
 function lastOf<T>(value: unknown): T {

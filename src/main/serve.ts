@@ -27,9 +27,8 @@ import { openStore } from './open-store.js';
 import { Service } from './service.js';
 import type { Settings } from './settings.js';
 import type { Store } from './store.js';
-import { openStoreFile } from './store-file.js';
+import { openStorePlace, type StorePlace } from './store-place.js';
 import { activatedSockets, notifySystemd } from './systemd.js';
-import type { TimedDevice } from './timed-device.js';
 
 export interface ServeOptions {
   /** Path of the config file. */
@@ -96,6 +95,7 @@ function packageVersion(): string {
 interface Running {
   readonly service: Service;
   readonly store: Store;
+  readonly place: StorePlace;
 }
 
 async function start(
@@ -109,8 +109,8 @@ async function start(
   const userId = process.getuid?.() ?? -1;
   const listeners = toListeners({ settings, activated, environment, userId });
   const startMs = systemClock.nowMs();
-  const device = await openStoreFile(settings, systemClock, log);
-  const store = await openDevice(device, settings, log);
+  const place = await openStorePlace(settings, environment, systemClock, log);
+  const store = await openIn(place, settings, log);
   const limits = {
     connectionsMax: settings['nbd.connections'],
     totalBytesMax: settings['nbd.memory'],
@@ -126,11 +126,12 @@ async function start(
       memory: nbdMemory(limits),
       version: packageVersion(),
       pid: process.pid,
-      storePath: device.name,
+      storePath: place.name,
       socketMode: settings['nbd.socket-mode'],
       allowInsecure: settings['nbd.allow-insecure'],
       attachmentKeeper: attachmentKeeper(settings),
-      deviceTimes: device.times,
+      ...(place.deviceTimes === undefined ? {} : { deviceTimes: place.deviceTimes }),
+      ...(place.objectCounters === undefined ? {} : { objectCounters: place.objectCounters }),
       drainMs: settings['server.drain-ms'],
       onBug: (error, where) => end.bug(error, where),
     });
@@ -138,28 +139,31 @@ async function start(
       service.plane.hasEnded = true;
     };
     tellReady(service, store, systemClock.nowMs() - startMs, log);
-    return { service, store };
+    return { service, store, place };
   } catch (error) {
     await store.close();
+    await closeObjects(place);
     throw error;
   }
 }
 
-async function openDevice(device: TimedDevice, settings: Settings, log: LogSink): Promise<Store> {
+/** A device is closed with its store. */
+async function closeObjects(place: StorePlace): Promise<void> {
+  if (place.source.kind === 'objects') await place.close();
+}
+
+async function openIn(place: StorePlace, settings: Settings, log: LogSink): Promise<Store> {
   const dirtyBytesMax = settings['store.dirty-memory'];
   try {
-    return await openStore(
-      { kind: 'device', device },
-      {
-        memoryBytes: settings['store.memory'],
-        ...(dirtyBytesMax === undefined ? {} : { dirtyBytesMax }),
-        cpIntervalMs: settings['store.cp-interval-ms'],
-        externals: imageExternals(openWithin(settings['images.folders'])),
-        log,
-      },
-    );
+    return await openStore(place.source, {
+      memoryBytes: settings['store.memory'],
+      ...(dirtyBytesMax === undefined ? {} : { dirtyBytesMax }),
+      cpIntervalMs: settings['store.cp-interval-ms'],
+      externals: imageExternals(openWithin(settings['images.folders'])),
+      log,
+    });
   } catch (error) {
-    await device.close();
+    await place.close();
     throw error;
   }
 }
@@ -182,7 +186,11 @@ function tellReady(service: Service, store: Store, tookMs: number, log: LogSink)
 
 type EndReason = { readonly kind: 'signal'; readonly name: string } | { readonly kind: 'store' };
 
-async function stop({ service, store }: Running, reason: EndReason, log: LogSink): Promise<number> {
+async function stop(
+  { service, store, place }: Running,
+  reason: EndReason,
+  log: LogSink,
+): Promise<number> {
   const why = reason.kind === 'signal' ? reason.name : 'the store has ended';
   log({ level: 'info', event: 'stopping', message: `Stopping: ${why}.` });
   if (reason.kind === 'store') {
@@ -194,6 +202,7 @@ async function stop({ service, store }: Running, reason: EndReason, log: LogSink
   }
   await service.close();
   await store.close();
+  await closeObjects(place);
   log({ level: 'info', event: 'stopped', message: 'Everything is durable, and the store closed.' });
   return 0;
 }

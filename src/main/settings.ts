@@ -17,7 +17,10 @@ interface Common {
 /** Any of them may be unset if it has no fallback. */
 export type Setting =
   | (Common & { readonly kind: 'text' | 'path'; readonly fallback?: string })
-  | (Common & { readonly kind: 'paths' | 'addresses'; readonly fallback: readonly string[] })
+  | (Common & {
+      readonly kind: 'paths' | 'addresses' | 'urls';
+      readonly fallback: readonly string[];
+    })
   | (Common & { readonly kind: 'flag'; readonly fallback: boolean })
   | (Common & {
       readonly kind: 'choice';
@@ -37,7 +40,9 @@ export const SETTINGS = {
   'store.path': {
     kind: 'path',
     shortName: 'store',
-    summary: 'File or block device of the store; the only setting that has to be given',
+    summary:
+      'The store: a file or block device, s3://BUCKET/PREFIX, or dir:DIRECTORY; the only setting ' +
+      'that has to be given',
   },
   'store.size': {
     kind: 'bytes',
@@ -45,7 +50,7 @@ export const SETTINGS = {
     minimum: STORE_BYTES_MIN,
     maximum: STORE_BYTES_MAX,
     summary:
-      'If the file is not there, it is made with this size; a blank block device is made a store ' +
+      'If there is no store, it is made with this size; a blank block device is made a store ' +
       'of all of it without; else nothing is done with it',
   },
   'store.erase-device': {
@@ -79,6 +84,44 @@ export const SETTINGS = {
     maximum: 3_600_000,
     fallback: 5000,
     summary: 'From a change to the consistency point that holds it, at most',
+  },
+  's3.endpoint': {
+    kind: 'urls',
+    fallback: [],
+    summary:
+      'Gateways of one S3 store, http://HOST:PORT or https://HOST; none: AWS_ENDPOINT_URL_S3, ' +
+      'AWS_ENDPOINT_URL, or Amazon',
+  },
+  's3.region': {
+    kind: 'text',
+    summary: 'Its region; none: AWS_REGION, AWS_DEFAULT_REGION, or us-east-1 at an endpoint',
+  },
+  's3.addressing': {
+    kind: 'choice',
+    choices: ['auto', 'path', 'host'],
+    fallback: 'auto',
+    summary: 'Where the bucket stands in a URL; auto: path at an endpoint, host at Amazon',
+  },
+  's3.requests': {
+    kind: 'count',
+    minimum: 1,
+    maximum: 256,
+    fallback: 8,
+    summary: 'PUTs under way at once, and as many other requests; further ones wait',
+  },
+  's3.timeout-ms': {
+    kind: 'milliseconds',
+    minimum: 100,
+    maximum: 600_000,
+    fallback: 10_000,
+    summary: 'From a request to the end of its answer; then another endpoint is asked',
+  },
+  's3.patience-ms': {
+    kind: 'milliseconds',
+    minimum: 100,
+    maximum: 3_600_000,
+    fallback: 20_000,
+    summary: 'How long a request is tried again before it fails',
   },
   'api.listen': {
     kind: 'addresses',
@@ -197,7 +240,7 @@ export const SETTINGS = {
 
 export type SettingKey = keyof typeof SETTINGS;
 
-type ValueOfKind<S> = S extends { kind: 'paths' | 'addresses' }
+type ValueOfKind<S> = S extends { kind: 'paths' | 'addresses' | 'urls' }
   ? readonly string[]
   : S extends { kind: 'flag' }
     ? boolean
@@ -241,6 +284,8 @@ export function describeKind(setting: Setting): string {
       return 'path, or list of paths';
     case 'addresses':
       return 'address, or list of addresses';
+    case 'urls':
+      return 'URL, or list of URLs';
     case 'flag':
       return 'true or false';
     case 'choice':
@@ -266,6 +311,7 @@ export function describeFallback(setting: Setting): string {
       return `0${setting.fallback.toString(8)}`;
     case 'paths':
     case 'addresses':
+    case 'urls':
       return 'none';
     default:
       return String(setting.fallback);

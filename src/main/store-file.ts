@@ -20,14 +20,11 @@ import { TimedDevice } from './timed-device.js';
 
 /** @throws {StoreError} invalid, not-found (no file and no size), in-use, device */
 export async function openStoreFile(
+  path: string,
   settings: Settings,
   clock: Clock,
   log: LogSink,
 ): Promise<TimedDevice> {
-  const path = settings['store.path'];
-  if (path === undefined) {
-    throw new StoreError('invalid', 'which store? give --store FILE, or store.path in the config');
-  }
   if (!existsSync(path)) await createStoreFile(path, settings, log);
   const device = await openFileDevice(path);
   try {

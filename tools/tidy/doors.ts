@@ -3,7 +3,7 @@
  * simulated, and a run from a seed is no longer the same run.
  *
  * 1. In src, only env/, main/ and cli/ touch files, processes, clocks, timers and randomness.
- * 2. Sockets are for env/ and what stands above vdisks: target/ and control/.
+ * 2. Sockets are for env/, for what stands above vdisks (target/, control/), and for objects/.
  * 3. A test beside its code may use files, never time or chance: no test depends on when it runs.
  * 4. `null` is JSON's, and what an API of Node answers; our own absent value is `undefined`.
  */
@@ -11,7 +11,7 @@ import ts from 'typescript';
 import { isTest, moduleNamedBy, type Rule, syntaxRule } from './source-file.js';
 
 const FREE = ['src/env/', 'src/main/', 'src/cli/'];
-const SOCKET_USERS = [...FREE, 'src/target/', 'src/control/'];
+const SOCKET_USERS = [...FREE, 'src/objects/', 'src/target/', 'src/control/'];
 
 const TIME_AND_CHANCE = new Map([
   ['Date', 'take time from env/clock.ts'],
@@ -99,7 +99,7 @@ const modules = syntaxRule(
       return `${name}: only env/, main/ and cli/ reach the operating system`;
     }
     if (!startsWithOneOf(path, SOCKET_USERS) && SOCKET_MODULES.includes(name)) {
-      return `${name}: sockets are for env/, target/, control/, main/ and cli/`;
+      return `${name}: sockets are for env/, objects/, target/, control/, main/ and cli/`;
     }
     return undefined;
   },

@@ -1,12 +1,13 @@
 /**
  * Who may import whom. Arrows point down:
  *
- *   base < env < layout < store < vdisk < split < target, image < control < main < cli
+ *   base < env < layout < store < vdisk < split < target, image, objects < control < main < cli
  *
  * 1. A folder of src imports its own files and lower layers, never a higher one, nor its equal.
  * 2. Siblings (two media, two protocols) do not know of each other.
  * 3. src never imports sim, test, bench or tools; only its tests use what test/ and sim/ lend them.
- * 4. What a program runs on below `control` is Node itself: no package.
+ * 4. What a program runs on below `control` is Node itself: no package. But `objects`, which knows
+ *    nothing of the engine, signs requests with two (decision 0023).
  * 5. No barrels: `export ... from` stands in the package's entry alone.
  */
 import { posix } from 'node:path';
@@ -21,7 +22,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['store'],
   ['vdisk'],
   ['split'],
-  ['target', 'image'],
+  ['target', 'image', 'objects'],
   ['control'],
   ['main'],
   ['cli'],
@@ -31,6 +32,14 @@ const SIBLINGS: readonly (readonly string[])[] = [
   ['src/store/in-place/', 'src/store/object-log/'],
   ['src/target/nbd/', 'src/target/iscsi/'],
 ];
+
+/** Layers of which some may know but a few. */
+const ONLY: Readonly<Record<string, readonly string[]>> = { objects: ['base', 'env'] };
+
+/** The packages that a layer below \`control\` runs on. */
+const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  objects: ['@smithy/signature-v4', '@aws-sdk/credential-provider-node'],
+};
 
 const LIBRARY = 'src/main/library.ts';
 
@@ -61,6 +70,10 @@ function checkImport(path: string, target: string): string | undefined {
   if (to === from && layer !== other) {
     return `imports ${target}: ${layer} and ${other} do not know of each other`;
   }
+  const few = ONLY[layer];
+  if (few !== undefined && other !== layer && !few.includes(other)) {
+    return `imports ${target}: ${layer} knows of ${few.join(', ')} alone`;
+  }
   const mine = SIBLINGS.flat().find((folder) => path.startsWith(folder));
   const its = SIBLINGS.flat().find((folder) => target.startsWith(folder));
   const siblings = SIBLINGS.find((group) => mine !== undefined && group.includes(mine));
@@ -79,9 +92,10 @@ const layers = syntaxRule('layers', inSource, (piece, path) => {
 const packages = syntaxRule(
   'packages',
   (path) => inSource(path) && !isTest(path) && rankOf(path) < CONTROL_RANK,
-  (piece) => {
+  (piece, path) => {
     const specifier = moduleNamedBy(piece);
     if (specifier === undefined || /^(\.|node:)/.test(specifier)) return undefined;
+    if (PACKAGES[layerOf(path)]?.includes(specifier) === true) return undefined;
     return `imports the package ${specifier}: below control/ there is none (or a decision record)`;
   },
 );

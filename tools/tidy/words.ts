@@ -35,6 +35,7 @@ const PHRASES: readonly { readonly phrase: RegExp; readonly reason: string }[] =
   { phrase: /\bnode:[a-z_/]+/g, reason: 'modules of Node.js' },
   { phrase: /\bNode(\.js|JS)?\b/g, reason: 'the platform' },
   { phrase: /\bnode_modules\b/g, reason: 'a folder of npm' },
+  { phrase: /@aws-sdk\/credential-provider-node\b/g, reason: 'a package' },
   { phrase: /\bchild[ _-]?process(es)?\b/gi, reason: 'a process that another one started' },
   { phrase: /\bhttps:\/\/[^\s)]+/g, reason: 'addresses of others' },
   { phrase: /\b(rbd|deep-)\s?flatten\b/g, reason: 'what it is called in Ceph' },

@@ -1,6 +1,7 @@
 /** The server and its store: serve, check, stats, events. */
 import { formatBytes } from '../../base/units.js';
 import type { Event, Stats } from '../../control/schemas.js';
+import type { ConfigSources } from '../../main/config.js';
 import { parseServeArguments, SERVE_FLAGS } from '../../main/serve-arguments.js';
 import type { CheckReport } from '../../store/check/check-report.js';
 import type { CommandRow, FlagRow } from '../command-table.js';
@@ -21,14 +22,20 @@ const SERVE_ROWS: readonly FlagRow[] = SERVE_FLAGS.filter(({ name }) => name !==
 const serve: CommandRow = {
   name: 'serve',
   summary: 'Runs the server of a store, until a signal ends it',
-  usage: '--store FILE [--size 64G] [--nbd-socket PATH] [--nbd HOST:PORT] [--api PATH|HOST:PORT]',
+  usage:
+    '--store FILE|s3://BUCKET/PREFIX [--size 64G] [--nbd-socket PATH] [--nbd HOST:PORT] ' +
+    '[--api PATH|HOST:PORT]',
   details:
     'Logs to the standard error. Ctrl-C or SIGTERM ends it, with everything durable; after a ' +
     'crash the next start recovers by itself. Each setting is also a key of the config file and ' +
     'an environment variable.',
   arguments: [],
   flags: SERVE_ROWS,
-  examples: ['keiki serve --store disks.keiki --size 64G', 'keiki serve --config /etc/keiki.toml'],
+  examples: [
+    'keiki serve --store disks.keiki --size 64G',
+    'keiki serve --store s3://disks/one --s3-endpoint http://10.0.0.5:7480 --size 1T',
+    'keiki serve --config /etc/keiki.toml',
+  ],
   run: async ({ environment }, { raw }) => {
     const options = parseServeArguments(raw);
     // Only here: the engine takes longer to load than other commands to run.
@@ -39,36 +46,51 @@ const serve: CommandRow = {
 
 const check: CommandRow = {
   name: 'check',
-  summary: 'Checks the store in a file or block device, while no server has it open',
-  usage: 'FILE [--repair] [--skip-data]',
+  summary: 'Checks a store while no server has it open',
+  usage: 'STORE [--repair] [--skip-data]',
   details:
     'Needs no server. It reads everything that is named, compares checksums, maps, counts and ' +
-    'owners, and changes nothing without --repair. Exit code 9 if there is a fault.',
-  arguments: [{ name: 'FILE', summary: 'file or block device of the store', completes: 'file' }],
+    'owners, and changes nothing without --repair. Exit code 9 if there is a fault. How to reach ' +
+    'S3 it takes from the environment, as the server does, or from flags.',
+  arguments: [
+    {
+      name: 'STORE',
+      summary: 'file, block device, s3://BUCKET/PREFIX or dir:DIRECTORY',
+      completes: 'file',
+    },
+  ],
   flags: [
     { name: 'repair', summary: 'write damaged copies of metadata again from their sound twins' },
     { name: 'skip-data', summary: 'metadata only: much quicker' },
+    ...SERVE_ROWS.filter(({ name }) => name.startsWith('s3-')),
   ],
-  examples: ['keiki check disks.keiki'],
+  examples: ['keiki check disks.keiki', 'keiki check s3://disks/one --skip-data'],
   run: async (context, { arguments: [file], flags }) => {
-    const { output } = context;
-    const { openFileDevice } = await import('../../env/file-device.js');
-    const { checkStore } = await import('../../main/check.js');
-    const repair = flags.repair === true;
-    const device = await openFileDevice(file as string, { readOnly: !repair });
-    let report: CheckReport;
-    try {
-      const options = { repair, skipData: flags.skipData === true };
-      report = await checkStore({ kind: 'device', device }, options);
-    } finally {
-      await device.close();
-    }
+    const { output, environment } = context;
+    const { checkStoreAt } = await import('../../main/check-place.js');
+    const report = await checkStoreAt(file as string, {
+      repair: flags.repair === true,
+      skipData: flags.skipData === true,
+      flags: settingsIn(flags),
+      environment,
+    });
     if (context.isJson) await output.printJson(report);
     else await output.print(formatReport(file as string, report));
     const isSound = report.isComplete && report.faults.every(({ repaired }) => repaired);
     return isSound && report.faults.length === report.faultCount ? 0 : EXIT_CODES.faults;
   },
 };
+
+/** The flags that are settings of the server. */
+function settingsIn(flags: Readonly<Record<string, unknown>>): ConfigSources['flags'] {
+  return Object.fromEntries(
+    SERVE_FLAGS.flatMap(({ name, key }) => {
+      const value = flags[name.replaceAll(/-([a-z0-9])/g, (_, mark: string) => mark.toUpperCase())];
+      if (!name.startsWith('s3-') || value === undefined) return [];
+      return [[key, key === 's3.endpoint' || !Array.isArray(value) ? value : value.at(-1)]];
+    }),
+  ) as ConfigSources['flags'];
+}
 
 function formatReport(file: string, report: CheckReport): string {
   const { counts, faults, faultCount, isComplete } = report;

@@ -1,0 +1,69 @@
+/** An object store that keeps times, bytes and errors of its calls, for the metrics. */
+import type { ObjectMeter, ObjectMeters } from '../control/control-plane.js';
+import { Histogram } from '../control/histogram.js';
+import { totalBytes } from '../env/buffers.js';
+import type { Clock } from '../env/clock.js';
+import { AmbiguousPutError, type ObjectStore } from '../env/object-store.js';
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+export class TimedObjectStore implements ObjectStore {
+  readonly #objects: ObjectStore;
+  readonly #clock: Clock;
+  readonly meters: Readonly<Record<keyof ObjectMeters, Mutable<ObjectMeter>>> = {
+    put: newMeter(),
+    get: newMeter(),
+    delete: newMeter(),
+    list: newMeter(),
+  };
+
+  constructor(objects: ObjectStore, clock: Clock) {
+    this.#objects = objects;
+    this.#clock = clock;
+  }
+
+  get name(): string {
+    return this.#objects.name;
+  }
+
+  putNew(key: string, chunks: readonly Uint8Array[]): Promise<'created' | 'exists'> {
+    const call = this.#objects.putNew(key, chunks);
+    return this.#time(this.meters.put, call, () => totalBytes(chunks));
+  }
+
+  get(key: string, offset?: number, length?: number): Promise<Uint8Array | undefined> {
+    const call = this.#objects.get(key, offset, length);
+    return this.#time(this.meters.get, call, (bytes) => bytes?.length ?? 0);
+  }
+
+  delete(keys: readonly string[]): Promise<void> {
+    return this.#time(this.meters.delete, this.#objects.delete(keys), () => 0);
+  }
+
+  list(prefix: string, after?: string): Promise<string[]> {
+    return this.#time(this.meters.list, this.#objects.list(prefix, after), () => 0);
+  }
+
+  async #time<T>(
+    meter: Mutable<ObjectMeter>,
+    call: Promise<T>,
+    bytesOf: (result: T) => number,
+  ): Promise<T> {
+    const startMs = this.#clock.nowMs();
+    try {
+      const result = await call;
+      meter.bytes += bytesOf(result);
+      return result;
+    } catch (error) {
+      if (error instanceof AmbiguousPutError) meter.unknown++;
+      else meter.errors++;
+      throw error;
+    } finally {
+      meter.times.add(this.#clock.nowMs() - startMs);
+    }
+  }
+}
+
+function newMeter(): Mutable<ObjectMeter> {
+  return { times: new Histogram(), bytes: 0, errors: 0, unknown: 0 };
+}

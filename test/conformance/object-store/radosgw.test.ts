@@ -1,0 +1,98 @@
+/**
+ * Against a real Ceph with two S3 gateways, started once for the whole file: the contract of an
+ * object store, the probe, and the server on it while gateways and servers die.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { isStoreError } from '../../../src/base/store-error.js';
+import { seededRandom } from '../../../src/env/seeded-random.js';
+import { bucketTrouble } from '../../../src/objects/bucket-rules.js';
+import { probeObjectStore } from '../../../src/objects/probe.js';
+import { objectStoreContract } from '../../contract/object-store.js';
+import { RealCeph } from '../../support/real-ceph.js';
+import { newBucket, testS3 } from '../../support/s3-client.js';
+
+let ceph: RealCeph;
+let buckets = 0;
+
+const bucketName = (): string => `keiki-test-${++buckets}`;
+
+// In one suite: its hook ends the daemons, which keep this process.
+describe('a real Ceph', () => {
+  before(async () => {
+    ceph = await RealCeph.start();
+  });
+  after(() => ceph.stop());
+
+  objectStoreContract('S3, over two gateways of a real Ceph', async () => {
+    const { endpoints } = ceph;
+    const bucket = bucketName();
+    const objects = await newBucket({ endpoints, bucket });
+    const others: { close(): void }[] = [];
+    return {
+      objects,
+      anotherClient: () => {
+        const other = testS3({ endpoints, bucket });
+        others.push(other);
+        return other;
+      },
+      settle: (promise) => promise,
+      end: () => {
+        for (const each of [objects, ...others]) each.close();
+        return Promise.resolve();
+      },
+    };
+  });
+
+  describe('the probe, on a real Ceph', () => {
+    test('passes over both gateways, and leaves nothing', async () => {
+      const store = await newBucket({ endpoints: ceph.endpoints, bucket: bucketName() });
+      const ways = store.throughEach({ patienceMs: 1000 });
+      assert.equal(ways.length, 2);
+      await probeObjectStore({ prefix: 'a/b', random: seededRandom(2), ways });
+      assert.deepEqual(await store.list(''), []);
+      assert.equal(await bucketTrouble(store, 'a/b'), undefined);
+      store.close();
+    });
+
+    test('a bucket with versioning is refused, or with a rule that deletes', async () => {
+      const store = await newBucket({ endpoints: ceph.endpoints, bucket: bucketName() });
+      const rule = (prefix: string): Buffer =>
+        Buffer.from(
+          '<LifecycleConfiguration><Rule><ID>old</ID><Status>Enabled</Status>' +
+            `<Filter><Prefix>${prefix}</Prefix></Filter>` +
+            '<Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>',
+        );
+      await store.askBucket('PUT', { lifecycle: '' }, [200], rule('other/'));
+      assert.equal(await bucketTrouble(store, 'a/b'), undefined);
+      for (const prefix of ['a/', 'a/b/log/', '']) {
+        await store.askBucket('PUT', { lifecycle: '' }, [200], rule(prefix));
+        assert.match((await bucketTrouble(store, 'a/b')) ?? '', /lifecycle rule "old"/);
+      }
+      await store.askBucket('DELETE', { lifecycle: '' }, [204]);
+      assert.equal(await bucketTrouble(store, 'a/b'), undefined);
+      const versions =
+        '<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>';
+      await store.askBucket('PUT', { versioning: '' }, [200], Buffer.from(versions));
+      assert.match((await bucketTrouble(store, 'a/b')) ?? '', /versioning is enabled/);
+      store.close();
+    });
+  });
+
+  describe('what a real Ceph says, in our words', () => {
+    test('a bucket that is not there, and keys that are not known', async () => {
+      const { endpoints } = ceph;
+      const nowhere = testS3({ endpoints, bucket: 'keiki-not-made' });
+      const isMissing = (error: unknown): boolean =>
+        isStoreError(error, 'not-found') &&
+        /s3:\/\/keiki-not-made: .* 404 NoSuchBucket, request id \S+ at .*: make the bucket/.test(
+          error.message,
+        );
+      await assert.rejects(nowhere.get('k'), isMissing);
+      await assert.rejects(nowhere.putNew('k', []), isMissing);
+      await assert.rejects(nowhere.list(''), isMissing);
+      await assert.rejects(nowhere.delete(['a', 'b']), isMissing);
+      nowhere.close();
+    });
+  });
+});
