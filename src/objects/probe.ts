@@ -89,7 +89,10 @@ class Probe {
       // One whose outcome is unknown may have won; then nobody else was told so.
       const isSame = winners.length === 0 ? outcomes[winner] === 'unknown' : winner === winners[0];
       if (!isSame) throw refusal(way.name, 'a create that lost has changed the object');
-      for (const loser of this.#ways) await this.#mustExist(loser, key);
+    }
+    const there = toText(await this.#any.get(key));
+    for (const way of this.#ways) {
+      await this.#mustExist(way, key);
       if (toText(await way.get(key)) !== there) {
         throw refusal(way.name, 'a create of a key that is there has changed the object');
       }

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isStoreError } from '../../../src/base/store-error.js';
 import { seededRandom } from '../../../src/env/seeded-random.js';
 import { bucketTrouble } from '../../../src/objects/bucket-rules.js';
@@ -11,6 +12,8 @@ import { probeObjectStore } from '../../../src/objects/probe.js';
 import { objectStoreContract } from '../../contract/object-store.js';
 import { RealCeph } from '../../support/real-ceph.js';
 import { newBucket, testS3 } from '../../support/s3-client.js';
+import { nbdsh } from '../nbd/nbd-clients.js';
+import { ServerScene } from './server-scene.js';
 
 let ceph: RealCeph;
 let buckets = 0;
@@ -93,6 +96,42 @@ describe('a real Ceph', () => {
       await assert.rejects(nowhere.list(''), isMissing);
       await assert.rejects(nowhere.delete(['a', 'b']), isMissing);
       nowhere.close();
+    });
+  });
+
+  describe('the server on a real Ceph', () => {
+    let scene: ServerScene;
+    before(async () => {
+      scene = await ServerScene.make(ceph, bucketName());
+    });
+    after(() => scene.close());
+
+    test('a gateway in use is killed while fio verifies', async () => {
+      const running = scene.fio(1, 32);
+      await sleep(1500);
+      await ceph.gateways[0]?.kill();
+      const { code, stdout, stderr } = await running;
+      assert.equal(code, 0, stdout + stderr + scene.lab.last.log);
+    });
+
+    test('the server is killed: what was flushed is there, with one gateway', async () => {
+      const pattern = 'bytes((i * 37 + k) % 251 for k in range(4096))';
+      const write = `for i in range(64): h.pwrite(${pattern}, i * 77 * 4096); h.flush()`;
+      await nbdsh(scene.uri, write);
+      assert.equal(await scene.lab.last.kill('SIGKILL'), 'SIGKILL');
+      await scene.start();
+      assert.match(scene.lab.last.log, /endpoint-left-out/);
+      const read = `for i in range(64): assert h.pread(4096, i * 77 * 4096) == ${pattern}, i`;
+      await nbdsh(scene.uri, read);
+    });
+
+    test('the gateway is back, fio verifies again, and the store is sound', async () => {
+      ceph.gateways[0]?.start();
+      await ceph.gatewayIsUp(0);
+      const { code, stdout, stderr } = await scene.fio(2, 16);
+      assert.equal(code, 0, stdout + stderr);
+      await scene.lab.stop();
+      await scene.check();
     });
   });
 });
