@@ -5,6 +5,8 @@
  *   npm run quickstart -- --dir=FOLDER         elsewhere
  *   npm run quickstart -- --keep               leaves store and image there
  *   npm run quickstart -- --image-mib=64       a smaller disk (default 256)
+ *   npm run quickstart -- --store=s3://BUCKET/PREFIX --s3-endpoint=URL
+ *                                              on an object store; it is left there
  *
  * Kill it anywhere, with any signal, and run it again: it says what it found, and goes on there.
  * Exit code 0: every proof holds; 1: one does not, or something failed.
@@ -26,6 +28,8 @@ interface Options {
   readonly dir: string;
   readonly keep: boolean;
   readonly imageMib: number;
+  /** The store's address and flags, if it is no file. */
+  readonly remote: readonly string[] | undefined;
 }
 
 function readOptions(): Options {
@@ -34,16 +38,21 @@ function readOptions(): Options {
       dir: { type: 'string', default: resolve(import.meta.dirname, '../tmp/quickstart') },
       keep: { type: 'boolean', default: false },
       'image-mib': { type: 'string', default: '256' },
+      store: { type: 'string' },
+      's3-endpoint': { type: 'string' },
     },
   });
   const imageMib = Number(values['image-mib']);
   if (!Number.isInteger(imageMib / 8) || imageMib < IMAGE_MIB_MIN) {
     throw new Error(`--image-mib must be a multiple of 8, at least ${IMAGE_MIB_MIN}`);
   }
-  return { dir: shorter(resolve(values.dir)), keep: values.keep, imageMib };
+  const endpoint = values['s3-endpoint'];
+  const flags = endpoint === undefined ? [] : ['--s3-endpoint', endpoint];
+  const remote = values.store === undefined ? undefined : [values.store, ...flags];
+  return { dir: shorter(resolve(values.dir)), keep: values.keep, imageMib, remote };
 }
 
-async function main({ dir, keep, imageMib }: Options): Promise<boolean> {
+async function main({ dir, keep, imageMib, remote }: Options): Promise<boolean> {
   const story = new Story();
   story.title('Keiki: a golden disk, three clones, and a split under load', `in ${dir}/`);
   let isTold = false;
@@ -52,7 +61,7 @@ async function main({ dir, keep, imageMib }: Options): Promise<boolean> {
     isTold = true;
   });
   const keiki = new Keiki(story, folder);
-  const server = new Server(folder, keiki, `${STORE_PER_IMAGE * imageMib}M`);
+  const server = new Server(folder, keiki, `${STORE_PER_IMAGE * imageMib}M`, remote);
   try {
     const job = new MainJob({ story, folder, server, keiki }, imageMib * MIB);
     const isProven = await job.run();

@@ -104,7 +104,10 @@ function convert(setting: Setting, value: unknown): unknown {
     case 'paths':
     case 'urls':
     case 'addresses': {
-      const list: unknown[] = Array.isArray(value) ? value : [value];
+      const given: unknown[] = Array.isArray(value) ? value : [value];
+      // No URL of an endpoint has a comma; people write several in one.
+      const isSplit = setting.kind === 'urls' && given.every((each) => typeof each === 'string');
+      const list = isSplit ? given.flatMap((each) => String(each).split(',')) : given;
       const isSound = list.every((each) => typeof each === 'string' && each !== '');
       if (!isSound) return undefined;
       const isAddresses = setting.kind === 'addresses';

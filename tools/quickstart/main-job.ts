@@ -70,8 +70,7 @@ export class MainJob {
     const { story, folder, server, keiki } = this.#stage;
     story.chapter('The server');
     await server.endEarlier(() => undefined);
-    const isFound = existsSync(folder.store);
-    if (isFound && findDiskImage(folder) === undefined) {
+    if (isStoreFile(folder) && findDiskImage(folder) === undefined) {
       story.say('there is a store, but its golden image is gone: it goes, too');
       folder.removeStore();
     }
@@ -81,8 +80,10 @@ export class MainJob {
     const lines = await server.start(() => undefined);
     const ready = `ready in ${formatMs(performance.now() - start)}, process ${server.processId}`;
     const vdisks = await server.vdisks();
-    if (!isFound) {
-      story.figures(`${ready}; the store is a new file, its log is ${folder.log}`);
+    const made = lines.find((line) => line.includes(' store-created: '));
+    if (made !== undefined) {
+      const what = isStoreFile(folder) ? 'file' : 'object log';
+      story.figures(`${ready}; the store is a new ${what}, its log is ${folder.log}`);
       return;
     }
     const recovered = lines.find((line) => line.includes(' store-recovered: '));
@@ -301,4 +302,9 @@ export class MainJob {
   async #has(name: string): Promise<boolean> {
     return (await this.#stage.server.find(name)) !== undefined;
   }
+}
+
+/** False: there is none yet, or it is an object log elsewhere. */
+function isStoreFile(folder: Folder): boolean {
+  return existsSync(folder.store);
 }

@@ -90,12 +90,12 @@ export class Proof {
   }
 
   async #isSound(): Promise<boolean> {
-    const { story, server, keiki, folder } = this.#stage;
+    const { story, server, keiki } = this.#stage;
     const { processId } = server;
     story.command(`kill -TERM ${processId}`);
     const serverCode = await server.stop();
     story.figures(`the server has ended with ${serverCode}: all is durable, the store is closed`);
-    const { code } = await keiki.tryToRun('check', folder.store);
+    const { code } = await keiki.tryToRun('check', ...server.storeArguments);
     const what = 'the store is sound: every pointer, checksum, map bit, count and owner';
     return story.proof(serverCode === 0 && code === 0, what);
   }

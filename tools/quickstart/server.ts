@@ -22,14 +22,20 @@ export class Server {
   readonly #folder: Folder;
   readonly #keiki: Keiki;
   readonly #args: readonly string[];
+  /** Where the store is, and how to reach it. */
+  readonly storeArguments: readonly string[];
   #running: Running | undefined;
 
-  constructor(folder: Folder, keiki: Keiki, storeSize: string) {
+  /** @param remote  the store's address, and flags to reach it; undefined: a file in the folder */
+  constructor(folder: Folder, keiki: Keiki, storeSize: string, remote?: readonly string[]) {
     this.#folder = folder;
     this.#keiki = keiki;
+    this.storeArguments = remote ?? [folder.store];
+    const kept = ['--nbd-attachments-file', `${folder.store}.attachments`];
     this.#args = [
       'serve',
-      ...['--store', folder.store, '--size', storeSize],
+      ...['--store', ...this.storeArguments, ...(remote === undefined ? [] : kept)],
+      ...['--size', storeSize],
       ...['--nbd-socket', folder.socket('nbd.sock'), '--api', folder.socket('api.sock')],
     ];
   }
