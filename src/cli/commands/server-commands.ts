@@ -89,7 +89,7 @@ function settingsIn(flags: Readonly<Record<string, unknown>>): ConfigSources['fl
       if (!name.startsWith('s3-') || value === undefined) return [];
       return [[key, key === 's3.endpoint' || !Array.isArray(value) ? value : value.at(-1)]];
     }),
-  ) as ConfigSources['flags'];
+  );
 }
 
 function formatReport(file: string, report: CheckReport): string {
