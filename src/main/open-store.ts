@@ -13,6 +13,7 @@ import { fromHex } from '../layout/bytes.js';
 import { Engine } from '../store/engine.js';
 import { formatDevice, openDevice } from '../store/in-place/format.js';
 import type { Medium } from '../store/medium.js';
+import type { OwnershipOptions } from '../store/object-log/claimant.js';
 import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
 import { loadRecords, replayLog } from '../store/recovery.js';
 import type { ExternalSource } from '../vdisk/external-store.js';
@@ -50,6 +51,11 @@ export interface OpenOptions {
   readonly log?: LogSink;
   /** Where external backing stores come from; default: disk-image files, raw and qcow2. */
   readonly externals?: ExternalSource;
+  /**
+   * On an object store: who opens it, and what becomes of one who has it open. Default: that one is
+   * deposed at once, and may answer reads until it writes.
+   */
+  readonly ownership?: Omit<OwnershipOptions, 'clock'>;
 }
 
 /**
@@ -98,12 +104,31 @@ export async function openStore(
 }
 
 async function openSource(source: StoreSource, options: OpenOptions): Promise<Store> {
-  const log = options.log ?? silentLog;
   const random = options.random ?? seededRandom(entropySeed());
-  const medium: Medium =
-    source.kind === 'device'
-      ? await openDevice(source.device, log)
-      : await openObjectLog(source.objects, source.prefix, nonceFrom(random));
+  if (source.kind === 'device') {
+    const medium = await openDevice(source.device, options.log ?? silentLog);
+    return openMedium(medium, options, random, () => Promise.resolve());
+  }
+  const { objects, prefix } = source;
+  const clock = options.clock ?? systemClock;
+  const ownership = options.ownership && { ...options.ownership, clock };
+  const medium = await openObjectLog(objects, prefix, nonceFrom(random), ownership);
+  try {
+    return await openMedium(medium, options, random, () => medium.predecessorSilent());
+  } catch (error) {
+    // Else it would go on to own what it does not serve.
+    await medium.close();
+    throw error;
+  }
+}
+
+async function openMedium(
+  medium: Medium,
+  options: OpenOptions,
+  random: Random,
+  predecessorSilent: () => Promise<void>,
+): Promise<Store> {
+  const log = options.log ?? silentLog;
   const memoryBytes = Math.max(MIB, Math.min(options.memoryBytes ?? 256 * MIB, 64 * GIB));
   const wasClean = medium.fsinfo.clean;
   const engine = new Engine(medium, {
@@ -124,6 +149,8 @@ async function openSource(source: StoreSource, options: OpenOptions): Promise<St
       fields: { batches: report.batches, entries: report.entries, blocks: report.blocks },
     });
   }
+  // Before the first consistency point, which says that this one has waited.
+  await predecessorSilent();
   // From here on the store is in use, and what recovery applied is in the tree.
   await engine.consistencyPoint();
   const externals = new Externals();

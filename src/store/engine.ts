@@ -115,6 +115,7 @@ export class Engine {
       map: this.metafiles.map,
       promised: () => this.#promised(),
       currentCp: () => this.generation.number,
+      fail: (error) => void this.fail(error),
     });
     this.writer = new LogWriter(this);
   }
@@ -161,7 +162,8 @@ export class Engine {
         : new StoreError('device', `${this.medium.name} has stopped: ${String(error)}`, {
             cause: error,
           });
-      this.options.log({ level: 'error', event: 'store-stopped', message: this.#failure.message });
+      const { kind, message } = this.#failure;
+      this.options.log({ level: 'error', event: 'store-stopped', message, fields: { kind } });
     }
     this.#cpTimer?.cancel();
     const waiting = this.#cpWanted.splice(0);

@@ -11,6 +11,7 @@
  * 5. After any call rejected with `device` or `fenced`, the medium answers nothing but that.
  */
 
+import type { StoreError } from '../base/store-error.js';
 import type { Fsinfo, MetafileRoot } from '../layout/fsinfo.js';
 import type { LogEntry } from '../layout/log-entry.js';
 import type { BlockTag, TagKind } from '../layout/log-record.js';
@@ -86,6 +87,8 @@ export interface MediumHost {
   promised(): Demand;
   /** The number of the generation that clients change now. */
   currentCp(): number;
+  /** The medium has found out by itself that it can go on no more. */
+  fail(error: StoreError): void;
 }
 
 /**
@@ -108,6 +111,12 @@ export interface Medium {
 
   /** Before anything else but reads. */
   attach(host: MediumHost): void;
+
+  /**
+   * Undefined: what has been read so far is what clients may be told. Else it is when this
+   * resolves: the medium makes sure that nobody else has written meanwhile.
+   */
+  readsConfirmed(): Promise<void> | undefined;
 
   /** Reads `into.length` blocks that begin at this VBN; checks nothing. */
   readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void>;

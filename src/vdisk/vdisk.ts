@@ -66,8 +66,15 @@ export class Vdisk implements BlockTarget {
   read(offset: number, into: Uint8Array): void | Promise<void> {
     this.checkRange(offset, into.length);
     const { reader, load } = this.#parts;
-    if (!load.isWatched) return reader.read(this, offset, into);
-    return load.count(load.clock.nowMs(), reader.read(this, offset, into));
+    if (!load.isWatched) return this.#confirm(reader.read(this, offset, into));
+    return load.count(load.clock.nowMs(), this.#confirm(reader.read(this, offset, into)));
+  }
+
+  /** What was read is answered when it is sure that nobody else has written meanwhile. */
+  #confirm(done: void | Promise<void>): void | Promise<void> {
+    const { medium } = this.#parts.engine;
+    if (!(done instanceof Promise)) return medium.readsConfirmed();
+    return done.then(() => medium.readsConfirmed());
   }
 
   write(offset: number, data: Uint8Array, options?: WriteOptions): void | Promise<void> {
@@ -109,9 +116,11 @@ export class Vdisk implements BlockTarget {
     await (load.isWatched ? load.count(startMs, done) : done);
   }
 
-  blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {
+  async blockStatus(offset: number, length: number, extentsMax?: number): Promise<Extent[]> {
     this.checkRange(offset, length);
-    return blockStatus(this.#parts, this, { offset, length, extentsMax });
+    const extents = await blockStatus(this.#parts, this, { offset, length, extentsMax });
+    await this.#parts.engine.medium.readsConfirmed();
+    return extents;
   }
 }
 

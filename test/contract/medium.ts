@@ -52,6 +52,9 @@ class Host {
       map: this.#file('map'),
       promised: () => ({ dataBlocks: 0, metaBlocks: 0 }),
       currentCp: () => this.generation.number,
+      fail: (error) => {
+        throw error;
+      },
     });
   }
 

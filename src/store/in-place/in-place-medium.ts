@@ -133,6 +133,11 @@ export class InPlaceMedium implements Medium {
     return this.#host;
   }
 
+  /** The device is locked. */
+  readsConfirmed(): undefined {
+    return undefined;
+  }
+
   readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void> {
     return this.#device.read(vbn * BLOCK_BYTES, into);
   }

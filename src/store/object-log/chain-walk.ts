@@ -11,6 +11,7 @@ import { AmbiguousPutError, type ObjectStore } from '../../env/object-store.js';
 import { fromHex } from '../../layout/bytes.js';
 import { decodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
+import { type EpochBody, type OwnerToken, parseEpoch } from './epoch-object.js';
 import { recordKey } from './record-chain.js';
 
 export const EPOCH_GAP_RECORDS = 1024;
@@ -92,40 +93,58 @@ async function listPatiently(
 export interface ChainState {
   readonly uuid: Uint8Array;
   readonly epoch: number;
+  /** Who claimed the epoch, if it is known. */
+  readonly owner: OwnerToken | undefined;
   readonly fsinfo: Fsinfo;
   readonly cpRecord: number;
 }
 
-interface EpochBody {
-  readonly base: number;
-  readonly first: number;
-  readonly sealed: number;
-}
-
-export function epochText(body: EpochBody): string {
-  return `base ${body.base}\nfirst ${body.first}\nsealed ${body.sealed}\n`;
-}
-
-async function readEpoch(
+/** Undefined if nobody has claimed it. @throws {StoreError} corrupt */
+export async function readEpoch(
   objects: ObjectStore,
   prefix: string,
   epoch: number,
 ): Promise<EpochBody | undefined> {
   const bytes = await getPatiently(objects, numberKey(prefix, 'epoch', epoch));
   if (bytes === undefined) return undefined;
-  const match = /^base (\d+)\nfirst (\d+)\nsealed (\d+)\n$/.exec(toText(bytes));
-  if (match === null) {
-    throw new StoreError('corrupt', `${objects.name}: epoch object ${epoch} cannot be read`);
+  return parseEpoch(toText(bytes), `${objects.name}: epoch object ${epoch}`);
+}
+
+/** The last consistency point that this epoch has indexed. */
+export async function newestIndexed(
+  objects: ObjectStore,
+  prefix: string,
+  epoch: number,
+): Promise<{ readonly cpNumber: number; readonly record: number } | undefined> {
+  for (;;) {
+    const key = await lastKey(objects, `${numberKey(prefix, 'cp', epoch)}/`);
+    if (key === undefined) return undefined;
+    const bytes = await getPatiently(objects, key);
+    // A live owner deletes the older ones.
+    if (bytes === undefined) continue;
+    const text = toText(bytes);
+    if (!/^\d+\n$/.test(text)) {
+      throw new StoreError('corrupt', `${objects.name}: index object ${key} cannot be read`);
+    }
+    return { cpNumber: Number.parseInt(key.slice(-16), 16), record: Number(text) };
   }
-  return { base: Number(match[1]), first: Number(match[2]), sealed: Number(match[3]) };
+}
+
+/** The number of the newest epoch. */
+export async function newestEpoch(
+  objects: ObjectStore,
+  prefix: string,
+): Promise<number | undefined> {
+  const key = await lastKey(objects, `${prefix}/epoch/`);
+  return key === undefined ? undefined : Number.parseInt(key.slice(-16), 16);
 }
 
 /** The store under this prefix. @throws {StoreError} invalid if there is none */
 export async function findChain(objects: ObjectStore, prefix: string): Promise<ChainState> {
   const id = await getPatiently(objects, numberKey(prefix, 'id'));
   const uuid = id === undefined ? undefined : fromHex(toText(id).trim());
-  const epochKey = await lastKey(objects, `${prefix}/epoch/`);
-  if (epochKey === undefined) {
+  const epoch = await newestEpoch(objects, prefix);
+  if (epoch === undefined) {
     const next = id === undefined ? 'format it first' : 'delete its id object, and format it again';
     throw new StoreError('invalid', `${objects.name}/${prefix} holds no store; ${next}`);
   }
@@ -137,28 +156,19 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
         'records there again, as 32 hexadecimal digits',
     );
   }
-  const epoch = Number.parseInt(epochKey.slice(-16), 16);
   const body = await readEpoch(objects, prefix, epoch);
-  const indexKey = await lastKey(objects, `${numberKey(prefix, 'cp', epoch)}/`);
-  let cpRecord = body?.base ?? 0;
-  if (indexKey !== undefined) {
-    const bytes = await getPatiently(objects, indexKey);
-    const text = toText(bytes ?? new Uint8Array());
-    if (!/^\d+\n$/.test(text)) {
-      throw new StoreError('corrupt', `${objects.name}: index object ${indexKey} cannot be read`);
-    }
-    cpRecord = Number(text);
-  }
+  const indexed = await newestIndexed(objects, prefix, epoch);
+  const cpRecord = indexed?.record ?? body?.base ?? 0;
   const fsinfo = await readCpRecord(objects, prefix, uuid, cpRecord);
   // The index has no checksum: a wrong digit must not lead to an older consistency point.
-  if (indexKey !== undefined && fsinfo.cpNumber !== Number.parseInt(indexKey.slice(-16), 16)) {
+  if (indexed !== undefined && fsinfo.cpNumber !== indexed.cpNumber) {
     throw new StoreError(
       'corrupt',
-      `${objects.name}: index object ${indexKey} names CP record ${cpRecord}, which holds ` +
-        `CP ${fsinfo.cpNumber}`,
+      `${objects.name}: the index of epoch ${epoch} names CP record ${cpRecord} for CP ` +
+        `${indexed.cpNumber}, and it holds CP ${fsinfo.cpNumber}`,
     );
   }
-  return { uuid, epoch, fsinfo, cpRecord };
+  return { uuid, epoch, owner: body?.owner, fsinfo, cpRecord };
 }
 
 async function readCpRecord(
@@ -169,13 +179,18 @@ async function readCpRecord(
 ): Promise<Fsinfo> {
   const object = await getPatiently(objects, recordKey(prefix, number));
   const record = object === undefined ? undefined : decodeRecord(object, uuid);
-  if (object === undefined || record?.kind !== 'cp') {
+  if (object === undefined || record?.kind !== 'cp' || record.number !== number) {
     throw new StoreError('corrupt', `${objects.name}: CP record ${number} is missing or damaged`);
   }
+  return fsinfoOf(object, `${objects.name}: CP record ${number}`);
+}
+
+/** What a CP record holds. @throws {StoreError} corrupt, unsupported */
+export function fsinfoOf(object: Uint8Array, name: string): Fsinfo {
   const outcome = decodeFsinfo(object.subarray(0, BLOCK_BYTES));
   if (outcome.kind === 'ok') return outcome.fsinfo;
   const kind = outcome.kind === 'unsupported' ? 'unsupported' : 'corrupt';
-  throw new StoreError(kind, `${objects.name}: CP record ${number}: ${outcome.reason}`);
+  throw new StoreError(kind, `${name}: ${outcome.reason}`);
 }
 
 /**
@@ -191,7 +206,7 @@ async function readCpRecord(
 export async function* walkChain(
   objects: ObjectStore,
   prefix: string,
-  fsinfo: Fsinfo,
+  fsinfo: Pick<Fsinfo, 'replayFrom' | 'epoch' | 'uuid'>,
   epochMax = Number.MAX_SAFE_INTEGER,
 ): AsyncGenerator<FoundRecord, number> {
   let number = fsinfo.replayFrom;
@@ -202,6 +217,13 @@ export async function* walkChain(
     const record = decodeRecord(object, fsinfo.uuid);
     if (record === undefined || record.number !== number) {
       throw new StoreError('corrupt', `${objects.name}: log record ${number} is damaged`);
+    }
+    // What an earlier owner had under way must never pass for a record of this epoch.
+    if (record.kind !== 'seal' && record.epoch !== epoch) {
+      throw new StoreError(
+        'corrupt',
+        `${objects.name}: log record ${number} is of epoch ${record.epoch}, in the part of ${epoch}`,
+      );
     }
     yield { record, object };
     number++;

@@ -40,6 +40,8 @@ import type {
 import { collectDirty, rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
+import type { OwnershipOptions } from './claimant.js';
+import { Ownership } from './ownership.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
 
 interface ReservedPlace {
@@ -67,6 +69,9 @@ export interface ObjectLogPlace {
   /** First record of this epoch. */
   readonly first: number;
   readonly nonce: () => Uint8Array;
+  readonly ownership: OwnershipOptions | undefined;
+  /** On the clock of `ownership`. */
+  readonly answersFromMs: number;
 }
 
 export class ObjectLogMedium implements Medium {
@@ -80,7 +85,9 @@ export class ObjectLogMedium implements Medium {
   readonly #epoch: number;
   readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
   readonly #kinds = new Map<number, number>();
+  readonly #place: ObjectLogPlace;
   #host: MediumHost | undefined;
+  #ownership: Ownership | undefined;
   #fsinfo: Fsinfo;
   #liveBlocks: number;
   readonly #generations = new Set<Generation>();
@@ -93,6 +100,8 @@ export class ObjectLogMedium implements Medium {
   readonly #oldIndexKeys: string[] = [];
 
   constructor(place: ObjectLogPlace) {
+    const clock = place.ownership?.clock;
+    this.#place = place;
     this.#objects = place.objects;
     this.#prefix = place.prefix;
     this.#fsinfo = place.fsinfo;
@@ -106,6 +115,7 @@ export class ObjectLogMedium implements Medium {
         epoch: place.epoch,
         nonce: place.nonce,
         prefix: place.prefix,
+        ...(clock === undefined ? {} : { nowMs: () => clock.nowMs() }),
       },
       place.first,
     );
@@ -124,7 +134,30 @@ export class ObjectLogMedium implements Medium {
   }
 
   attach(host: MediumHost): void {
+    const { ownership } = this.#place;
     this.#host = host;
+    if (ownership === undefined) return;
+    const owned = {
+      objects: this.#objects,
+      prefix: this.#prefix,
+      epoch: this.#epoch,
+      chain: this.#chain,
+    };
+    this.#ownership = new Ownership(owned, ownership, (error) => host.fail(error));
+  }
+
+  /** Resolves when every answer that an earlier owner may still give has been given. */
+  async predecessorSilent(): Promise<void> {
+    const { ownership, answersFromMs } = this.#place;
+    if (ownership === undefined) return;
+    const { clock } = ownership;
+    const restMs = answersFromMs - clock.nowMs();
+    if (restMs <= 0) return;
+    await new Promise<void>((done) => clock.setTimer(restMs, done, { keepsAlive: true }));
+  }
+
+  readsConfirmed(): Promise<void> | undefined {
+    return this.#ownership?.confirmed();
   }
 
   get #attached(): MediumHost {
@@ -374,6 +407,8 @@ export class ObjectLogMedium implements Medium {
         map: before.roots.map,
       },
     };
+    // A successor of a clean store does not wait: nothing is answered from here on.
+    if (request.clean) this.#ownership?.end();
     const cpRecord = await this.#putCpRecord(fsinfo);
     this.#fsinfo = fsinfo;
     this.#replayFrom.delete(generation.number);
@@ -535,6 +570,7 @@ export class ObjectLogMedium implements Medium {
   }
 
   async close(): Promise<void> {
+    this.#ownership?.end();
     await Promise.resolve();
   }
 }

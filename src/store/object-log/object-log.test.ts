@@ -16,7 +16,8 @@ import { WALK_FIELD, WALK_MISS } from '../buffer-tree.js';
 import { Engine } from '../engine.js';
 import { loadRecords, replayLog } from '../recovery.js';
 import { ExtentList, type Tree } from '../tree.js';
-import { epochText, numberKey, putText, walkChain } from './chain-walk.js';
+import { numberKey, putText, walkChain } from './chain-walk.js';
+import { epochText } from './epoch-object.js';
 import { formatObjectLog, openObjectLog } from './open.js';
 import { RecordChain } from './record-chain.js';
 
@@ -218,7 +219,7 @@ describe('object log: life', () => {
     // Epoch 1 was sealed at 2 and is continued by epoch 2; say that epoch 2 names SEAL 3.
     const key = numberKey(PREFIX, 'epoch', 2);
     objects.objects.delete(key);
-    await putText(objects, key, epochText({ base: 1, first: 1026, sealed: 3 }));
+    await putText(objects, key, epochText({ base: 1, first: 1026, sealed: 3 }, nonceFrom(7)()));
     const walk = walkChain(objects, PREFIX, medium.fsinfo);
     const seal = await walk.next();
     assert.equal(seal.done === true ? undefined : seal.value.record.kind, 'seal');
@@ -242,7 +243,7 @@ describe('object log: life', () => {
     const ends: unknown[] = [];
     for (const epochMax of [1, 2, 3]) {
       if (epochMax === 3) {
-        const text = epochText({ base: 1, first: 5000, sealed: 1027 });
+        const text = epochText({ base: 1, first: 5000, sealed: 1027 }, nonceFrom(7)());
         await putText(objects, numberKey(PREFIX, 'epoch', 3), text);
       }
       const walk = walkChain(objects, PREFIX, fsinfo, epochMax);

@@ -6,6 +6,8 @@
  * 3. A put whose outcome is unknown is settled by reading the key: our nonce, it is there; another
  *    body, somebody else owns the store; nothing, the same body is put again.
  * 4. At most `inFlightMax` puts are under way: whoever places blocks waits for that.
+ * 5. No record is put WINDOW_RECORDS or more ahead of the first one that is not acknowledged: what a
+ *    deposed owner has under way stays within the gap before the next epoch.
  */
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
@@ -28,6 +30,8 @@ export interface ChainIdentity {
   /** Fresh bytes for every record, so that no two bodies are alike. */
   readonly nonce: () => Uint8Array;
   readonly prefix: string;
+  /** For `confirmedMs`; without it that stays 0. */
+  readonly nowMs?: () => number;
 }
 
 /** A record that is still being filled, or on its way. */
@@ -49,6 +53,8 @@ export class OpenRecord {
 }
 
 const IN_FLIGHT_MAX = 8;
+/** Below EPOCH_GAP_RECORDS. */
+const WINDOW_RECORDS = 512;
 const PUT_TRIES_MAX = 10;
 
 export function recordKey(prefix: string, number: number): string {
@@ -61,7 +67,12 @@ export class RecordChain {
   #next: number;
   /** Every record below this is acknowledged. */
   #acknowledged: number;
-  readonly #landed = new Set<number>();
+  /** Records that landed, with the time when their puts began. */
+  readonly #landed = new Map<number, number>();
+  /** Closed, but too far ahead to be put. */
+  readonly #held: { readonly record: OpenRecord; readonly kind: RecordKind }[] = [];
+  readonly #sent = new Set<number>();
+  #confirmedMs = 0;
   readonly #unacknowledged = new Map<number, OpenRecord>();
   #inFlight = 0;
   #failure: StoreError | undefined;
@@ -77,6 +88,29 @@ export class RecordChain {
 
   get next(): number {
     return this.#next;
+  }
+
+  /** The first record that is not acknowledged: somebody who takes over puts his SEAL there. */
+  get firstOpen(): number {
+    return this.#acknowledged;
+  }
+
+  /** True while this record's put is under way, or it waits for those before it. */
+  isSent(number: number): boolean {
+    return this.#sent.has(number);
+  }
+
+  get failure(): StoreError | undefined {
+    return this.#failure;
+  }
+
+  /** At this time, or later, nobody had sealed the chain. */
+  get confirmedMs(): number {
+    return this.#confirmedMs;
+  }
+
+  confirm(timeMs: number): void {
+    this.#confirmedMs = Math.max(this.#confirmedMs, timeMs);
   }
 
   open(): OpenRecord {
@@ -96,9 +130,16 @@ export class RecordChain {
     invariant(!record.closed, 'a record is closed once');
     record.closed = true;
     this.#inFlight++;
+    if (record.number < this.#acknowledged + WINDOW_RECORDS) this.#send(record, kind);
+    else this.#held.push({ record, kind });
+  }
+
+  #send(record: OpenRecord, kind: RecordKind): void {
+    const startMs = this.#identity.nowMs?.() ?? 0;
+    this.#sent.add(record.number);
     void this.#put(record, kind).then(
-      () => this.#land(record.number),
-      (error: unknown) => this.#fail(error),
+      () => this.#land(record.number, startMs),
+      (error: unknown) => this.fail(error),
     );
   }
 
@@ -122,12 +163,12 @@ export class RecordChain {
       try {
         if ((await this.#objects.putNew(key, chunks)) === 'created') return;
         if (attempt > 1 && (await this.#isOurs(key, head))) return;
-        throw fenced(this.#objects.name, key);
+        throw fencedAt(this.#objects.name, key, head.epoch);
       } catch (error) {
         if (!(error instanceof AmbiguousPutError)) throw error;
         const there = await this.#read(key);
         if (there !== undefined && hasNonce(there, head)) return;
-        if (there !== undefined) throw fenced(this.#objects.name, key);
+        if (there !== undefined) throw fencedAt(this.#objects.name, key, head.epoch);
         if (attempt >= PUT_TRIES_MAX) {
           throw new StoreError(
             'device',
@@ -153,17 +194,32 @@ export class RecordChain {
     }
   }
 
-  #land(number: number): void {
+  #land(number: number, startMs: number): void {
     this.#inFlight--;
-    this.#landed.add(number);
-    while (this.#landed.delete(this.#acknowledged)) {
-      this.#unacknowledged.delete(this.#acknowledged);
+    this.#landed.set(number, startMs);
+    for (;;) {
+      const first = this.#acknowledged;
+      const putMs = this.#landed.get(first);
+      if (putMs === undefined) break;
+      this.#landed.delete(first);
+      this.#sent.delete(first);
+      this.#unacknowledged.delete(first);
       this.#acknowledged++;
+      // When this one was created nobody had sealed before it: he would have met one of ours.
+      this.confirm(putMs);
+    }
+    const end = this.#acknowledged + WINDOW_RECORDS;
+    for (let index = this.#held.length - 1; index >= 0 && this.#failure === undefined; index--) {
+      const held = this.#held[index];
+      if (held === undefined || held.record.number >= end) continue;
+      this.#held.splice(index, 1);
+      this.#send(held.record, held.kind);
     }
     this.#wake();
   }
 
-  #fail(error: unknown): void {
+  /** Ends the chain: nothing is acknowledged any more. */
+  fail(error: unknown): void {
     this.#failure ??=
       error instanceof StoreError
         ? error
@@ -216,9 +272,11 @@ function hasNonce(object: Uint8Array, head: RecordHead): boolean {
   return record?.nonce.every((byte, index) => byte === head.nonce[index]) === true;
 }
 
-function fenced(name: string, key: string): StoreError {
+/** What the owner of this epoch is told when somebody else has put this key of its chain. */
+export function fencedAt(name: string, key: string, epoch: number): StoreError {
   return new StoreError(
     'fenced',
-    `${name}: ${key} was created by somebody else: another server has taken this store over`,
+    `${name}: ${key} was created by somebody else: another server has taken this store over, ` +
+      `and epoch ${epoch}, which was ours, has ended`,
   );
 }
