@@ -7,6 +7,7 @@
  *   npm run sim -- --every-write --nested 1               and in every call of the recovery, too
  *   npm run sim -- --every-write --seed 2                 the same cuts, other writes survive them
  *   npm run sim -- --bit-rot 20000                        single bits of a populated store
+ *   npm run sim -- --servers 3 --seeds 100                servers that take one store from each other
  *
  * --verbose tells every act. A failure prints the one command that replays it, and ends with 1.
  */
@@ -15,6 +16,7 @@ import { PLACES, rotBits } from './bit-rot.js';
 import { Coverage } from './coverage.js';
 import { MEDIUM_KINDS, type MediumKind } from './machine.js';
 import { cutAtEveryWrite, SCRIPT_NAMES, type ScriptName } from './scripted.js';
+import { simulateServers } from './servers/servers.js';
 import { simulate } from './simulation.js';
 
 const { values } = parseArgs({
@@ -28,6 +30,7 @@ const { values } = parseArgs({
     nested: { type: 'string' },
     seed: { type: 'string', default: '1' },
     'bit-rot': { type: 'string' },
+    servers: { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -139,8 +142,24 @@ async function runBitRot(positions: number): Promise<void> {
   }
 }
 
+async function runServers(servers: number): Promise<void> {
+  const seeds = toCount('seeds', values.seeds);
+  const totals: Record<string, number> = {};
+  for (let seed = first; seed < first + seeds; seed++) {
+    noteReplay(`--servers ${servers} --seeds 1 --first ${seed}`);
+    const { digest, counts } = await simulateServers({ seed, servers, trace });
+    for (const [name, count] of Object.entries(counts)) totals[name] = (totals[name] ?? 0) + count;
+    if (seeds <= 20) console.log(`seed ${seed}: digest ${digest}`);
+    progress(`${seed - first + 1} of ${seeds} seeds, no violation`);
+  }
+  for (const [name, count] of Object.entries(totals)) {
+    console.log(`${name.padEnd(20)} ${count.toLocaleString('en')}`);
+  }
+}
+
 async function main(): Promise<void> {
-  if (values['bit-rot'] !== undefined) await runBitRot(toCount('bit-rot', values['bit-rot']));
+  if (values.servers !== undefined) await runServers(toCount('servers', values.servers));
+  else if (values['bit-rot'] !== undefined) await runBitRot(toCount('bit-rot', values['bit-rot']));
   else if (values['every-write']) for (const script of scripts) await runEveryWrite(script);
   else await runSeeds();
   const seconds = (performance.now() - startedMs) / 1000;

@@ -222,7 +222,8 @@ export async function* walkChain(
     if (record.kind !== 'seal' && record.epoch !== epoch) {
       throw new StoreError(
         'corrupt',
-        `${objects.name}: log record ${number} is of epoch ${record.epoch}, in the part of ${epoch}`,
+        `${objects.name}: log record ${number} is of epoch ${record.epoch} and stands in the ` +
+          `part of epoch ${epoch}`,
       );
     }
     yield { record, object };

@@ -30,8 +30,8 @@ const LOOKS_PER_WATCH = 8;
 export interface OwnershipOptions {
   readonly clock: Clock;
   readonly owner: OwnerToken;
-  /** True if a process of this machine has ended. */
-  readonly isGone: (process: string) => boolean;
+  /** True if a program of this machine has ended. */
+  readonly isGone: (program: string) => boolean;
   /** Depose the owner at once, whether it lives or not. */
   readonly takeOver: boolean;
   /** No read of a deposed server is answered so long after its successor's first answer. */
@@ -123,7 +123,7 @@ async function isLetGo(
   const isSettled = fsinfo.epoch === epoch;
   if (isSettled && fsinfo.clean) return true;
   const isNeighbour = owner !== undefined && owner.machine === options.owner.machine;
-  if (isNeighbour && options.isGone(owner.process)) return isSettled;
+  if (isNeighbour && options.isGone(owner.program)) return isSettled;
   if (options.takeOver && options.isNamed) return false;
   if (isNeighbour || (await showsLife(bid, state, end, options))) {
     const who = owner === undefined ? 'another server' : owner.label;

@@ -10,9 +10,9 @@ import { toHex } from '../../layout/bytes.js';
 
 /** The process that claimed an epoch. Safety does not depend on what it says. */
 export interface OwnerToken {
-  /** Where processes can be told apart by `process`: a boot of a machine, a container. */
+  /** Where processes can be told apart by `program`: a boot of a machine, a container. */
   readonly machine: string;
-  readonly process: string;
+  readonly program: string;
   /** For people. */
   readonly label: string;
 }
@@ -35,7 +35,7 @@ const CHECK = /check ([0-9a-f]{8})\n$/;
 export function epochText(body: EpochBody, nonce: Uint8Array): string {
   const { base, first, sealed, owner } = body;
   const words =
-    owner === undefined ? ['-', '-', '-'] : [owner.machine, owner.process, owner.label].map(toWord);
+    owner === undefined ? ['-', '-', '-'] : [owner.machine, owner.program, owner.label].map(toWord);
   const text =
     `base ${base}\nfirst ${first}\nsealed ${sealed}\n` +
     `owner ${words.join(' ')}\nnonce ${toHex(nonce)}\n`;
@@ -54,8 +54,8 @@ export function parseEpoch(text: string, name: string): EpochBody {
   const [, base, first, sealed] = numbers.map(Number) as [number, number, number, number];
   const words = OWNER.exec(text)?.slice(1) ?? ['-'];
   if (words[0] === '-') return { base, first, sealed };
-  const [machine = '', process = '', label = ''] = words.map(decodeURIComponent);
-  return { base, first, sealed, owner: { machine, process, label } };
+  const [machine = '', program = '', label = ''] = words.map(decodeURIComponent);
+  return { base, first, sealed, owner: { machine, program, label } };
 }
 
 function toWord(text: string): string {

@@ -195,6 +195,8 @@ export class ObjectLogMedium implements Medium {
     const key = recordKey(this.#prefix, record);
     const bytes = await getPatiently(this.#objects, key, offset, into.length * BLOCK_BYTES);
     if (bytes === undefined || bytes.length !== into.length * BLOCK_BYTES) {
+      // It may have been deleted by whoever owns the store now.
+      await this.#ownership?.look();
       throw new StoreError('device', `${this.name}: record ${record} is missing or too short`);
     }
     into.forEach((block, index) => {

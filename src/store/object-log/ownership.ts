@@ -36,12 +36,15 @@ export class Ownership {
     this.#setTimer();
   }
 
-  /** Undefined: what was read so far may be answered. @throws {StoreError} closed, fenced, device */
+  /**
+   * Undefined: what was read so far may be answered.
+   * @throws {StoreError} closed, fenced, device
+   */
   confirmed(): Promise<void> | undefined {
     const boundMs = this.#options.staleReadsMsMax;
     const ageMs = this.#ageMs();
     if (this.#hasEnded || ageMs > boundMs) return this.#confirm();
-    if (ageMs * 2 > boundMs) this.#look().catch(ignore);
+    if (ageMs * 2 > boundMs) this.look().catch(ignore);
     return undefined;
   }
 
@@ -53,7 +56,7 @@ export class Ownership {
         throw new StoreError('closed', `${this.#owned.objects.name}: the store has been closed`);
       }
       if (this.#ageMs() <= this.#options.staleReadsMsMax) return;
-      await this.#look();
+      await this.look();
     }
   }
 
@@ -62,7 +65,7 @@ export class Ownership {
   }
 
   /** Looks at the next key of the chain, once for all who ask. */
-  #look(): Promise<void> {
+  look(): Promise<void> {
     this.#probe ??= this.#lookOnce().finally(() => {
       this.#probe = undefined;
     });
@@ -106,7 +109,7 @@ export class Ownership {
       this.#fail(failure);
       return;
     }
-    if (this.#ageMs() * 2 > this.#options.staleReadsMsMax) await this.#look();
+    if (this.#ageMs() * 2 > this.#options.staleReadsMsMax) await this.look();
     const knock = knockKey(prefix, epoch);
     if ((await objects.get(knock, 0, 1)) !== undefined) await objects.delete([knock]);
   }

@@ -6,8 +6,8 @@
  * 3. A put whose outcome is unknown is settled by reading the key: our nonce, it is there; another
  *    body, somebody else owns the store; nothing, the same body is put again.
  * 4. At most `inFlightMax` puts are under way: whoever places blocks waits for that.
- * 5. No record is put WINDOW_RECORDS or more ahead of the first one that is not acknowledged: what a
- *    deposed owner has under way stays within the gap before the next epoch.
+ * 5. No record is put WINDOW_RECORDS or more ahead of the first one that is not acknowledged: what
+ *    a deposed owner has under way stays within the gap before the next epoch.
  */
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
