@@ -76,12 +76,19 @@ export class Ownership {
     const { objects, prefix, chain, epoch } = this.#owned;
     const startMs = this.#options.clock.nowMs();
     const number = chain.firstOpen;
+    // A record that was put may have landed, and have been deleted by a successor: that its key is
+    // free says nothing. What came of the put does.
+    if (chain.isSent(number)) {
+      await chain.acknowledged(number);
+      return;
+    }
     const key = recordKey(prefix, number);
     const there = await getPatiently(objects, key, 0, 1);
-    if (there === undefined) chain.confirm(startMs);
-    // It is ours, or its put is told: both are settled there.
-    else if (chain.firstOpen > number || chain.isSent(number)) await chain.acknowledged(number);
-    else {
+    if (there === undefined) {
+      chain.confirm(startMs);
+    } else if (chain.firstOpen > number || chain.isSent(number)) {
+      await chain.acknowledged(number);
+    } else {
       const error = fencedAt(objects.name, key, epoch);
       this.end();
       chain.fail(error);
