@@ -29,8 +29,8 @@ export const EXIT_CODES = {
   unsupported: 10,
   unauthorized: 11,
   closed: 12,
-  fenced: 12,
   cancelled: 13,
+  fenced: 14,
   internal: 70,
   // As of a process that a signal ended: 128 and its number.
   interrupted: 130,

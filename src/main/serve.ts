@@ -4,7 +4,9 @@
  * 1. SIGTERM, SIGINT, SIGHUP: what is under way is answered, everything is made durable, exit 0. A
  *    second signal ends the process at once, as a power cut does: nothing durable is lost.
  * 2. When the store ends after a failed write the process ends, too, with 1: a new start recovers.
- * 3. A bug ends the process with 70 for the same reason.
+ * 3. When another server has taken the store over it ends with 14: a new start would be refused, or
+ *    would depose that one.
+ * 4. A bug ends the process with 70 for the same reason.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,6 +26,7 @@ import { imageExternals } from './image-externals.js';
 import { openWithin } from './image-folders.js';
 import { toListeners } from './listeners.js';
 import { openStore } from './open-store.js';
+import { ownershipOf } from './owner.js';
 import { Service } from './service.js';
 import type { Settings } from './settings.js';
 import type { Store } from './store.js';
@@ -39,6 +42,8 @@ export interface ServeOptions {
 }
 
 const EXIT_STORE_ENDED = 1;
+/** The code of the kind `fenced` (cli/failure.ts). */
+const EXIT_DEPOSED = 14;
 const EXIT_BUG = 70;
 /** How long the servers of a store that has ended may take to close. */
 const ENDED_CLOSE_MS = 3000;
@@ -160,6 +165,7 @@ async function openIn(place: StorePlace, settings: Settings, log: LogSink): Prom
       ...(dirtyBytesMax === undefined ? {} : { dirtyBytesMax }),
       cpIntervalMs: settings['store.cp-interval-ms'],
       externals: imageExternals(openWithin(settings['images.folders'])),
+      ownership: ownershipOf(settings),
       log,
     });
   } catch (error) {
@@ -184,21 +190,30 @@ function tellReady(service: Service, store: Store, tookMs: number, log: LogSink)
   });
 }
 
-type EndReason = { readonly kind: 'signal'; readonly name: string } | { readonly kind: 'store' };
+type EndReason =
+  | { readonly kind: 'signal'; readonly name: string }
+  | { readonly kind: 'store' }
+  | { readonly kind: 'deposed' };
+
+const WHY = {
+  store: 'the store has ended',
+  deposed: 'another server has taken the store over',
+} as const;
 
 async function stop(
   { service, store, place }: Running,
   reason: EndReason,
   log: LogSink,
 ): Promise<number> {
-  const why = reason.kind === 'signal' ? reason.name : 'the store has ended';
+  const why = reason.kind === 'signal' ? reason.name : WHY[reason.kind];
   log({ level: 'info', event: 'stopping', message: `Stopping: ${why}.` });
-  if (reason.kind === 'store') {
+  if (reason.kind !== 'signal') {
+    const code = reason.kind === 'deposed' ? EXIT_DEPOSED : EXIT_STORE_ENDED;
     const late = new Promise((resolve) => systemClock.setTimer(ENDED_CLOSE_MS, () => resolve(0)));
     await Promise.race([service.close(), late]);
     // Should a client still be there: nothing keeps this process.
-    systemClock.setTimer(ENDED_CLOSE_MS, () => process.exit(EXIT_STORE_ENDED));
-    return EXIT_STORE_ENDED;
+    systemClock.setTimer(ENDED_CLOSE_MS, () => process.exit(code));
+    return code;
   }
   await service.close();
   await store.close();
@@ -241,7 +256,7 @@ class End {
       log(event);
       if (event.event !== 'store-stopped') return;
       this.onStoreEnd();
-      this.#want({ kind: 'store' });
+      this.#want({ kind: event.fields?.kind === 'fenced' ? 'deposed' : 'store' });
     };
   }
 

@@ -85,6 +85,21 @@ export const SETTINGS = {
     fallback: 5000,
     summary: 'From a change to the consistency point that holds it, at most',
   },
+  'store.take-over': {
+    kind: 'flag',
+    shortName: 'take-over',
+    fallback: false,
+    summary: 'Object store: depose a server that has the store open, even if it lives',
+  },
+  'store.stale-reads-ms': {
+    kind: 'milliseconds',
+    minimum: 500,
+    maximum: 60_000,
+    fallback: 3000,
+    summary:
+      'Object store: a server that cannot confirm for so long that it is the owner answers no ' +
+      'reads; all servers of a store need the same',
+  },
   's3.endpoint': {
     kind: 'urls',
     fallback: [],
