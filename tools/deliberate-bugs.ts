@@ -95,6 +95,8 @@ function argsOf(catcher: Catcher): readonly string[] {
       return ['sim/run.ts', '--medium', catcher.medium, '--seeds', String(SEEDS_MAX)];
     case 'rot':
       return ['sim/run.ts', '--medium', catcher.medium, '--bit-rot', String(POSITIONS_MAX)];
+    case 'servers':
+      return ['sim/run.ts', '--servers', '3', '--seeds', String(SEEDS_MAX)];
   }
 }
 
@@ -112,6 +114,8 @@ function describe(catcher: Catcher, said: string): string {
       return `${catcher.medium}, seed ${/--first (\d+) --verbose/.exec(said)?.[1] ?? '?'}`;
     case 'rot':
       return `${catcher.medium}, bit rot`;
+    case 'servers':
+      return `three servers, seed ${/--first (\d+) --verbose/.exec(said)?.[1] ?? '?'}`;
   }
 }
 

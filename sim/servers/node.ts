@@ -10,7 +10,7 @@ import type { VirtualClock } from '../world/virtual-clock.js';
 
 /** One request in so many is stuck on its way for a while. */
 const STUCK_ONE_IN = 400;
-const STUCK_MS_MAX = 3000;
+export const STUCK_MS_MAX = 3000;
 
 /** The clock of one life of a node. */
 export class NodeClock implements Clock {

@@ -18,7 +18,7 @@ import { Digest } from '../digest.js';
 import { Violation } from '../model/violation.js';
 import { SimulatedObjectStore } from '../world/simulated-object-store.js';
 import { VirtualClock } from '../world/virtual-clock.js';
-import { NodeClock, NodeObjects } from './node.js';
+import { NodeClock, NodeObjects, STUCK_MS_MAX } from './node.js';
 import { DISK, Server } from './server.js';
 import { SharedDisk } from './shared-disk.js';
 
@@ -125,7 +125,11 @@ class Servers {
       const pause = this.#world.sleep(this.#random.nextFraction() * EVENT_MS_MAX);
       await Promise.race([this.#failure, pause]);
     }
-    await Promise.race([this.#failure, this.#world.sleep(FREEZE_MS_MAX + SETTLE_MS)]);
+    while (this.#nodes.some(({ isOpening }) => isOpening)) {
+      await Promise.race([this.#failure, this.#world.sleep(STALE_READS_MS)]);
+    }
+    const settled = this.#world.sleep(FREEZE_MS_MAX + STUCK_MS_MAX + SETTLE_MS);
+    await Promise.race([this.#failure, settled]);
     this.#checkDeposed();
     await Promise.race([this.#failure, this.#finish()]);
     const digest = new Digest();

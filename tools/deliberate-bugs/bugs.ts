@@ -17,7 +17,9 @@ export type Catcher =
   /** One of the first random runs of the simulator, with these words. */
   | { readonly kind: 'seeds'; readonly medium: MediumKind; readonly says: RegExp }
   /** A run of the simulator that flips bits. */
-  | { readonly kind: 'rot'; readonly medium: MediumKind; readonly says: RegExp };
+  | { readonly kind: 'rot'; readonly medium: MediumKind; readonly says: RegExp }
+  /** One of the first random runs of three servers on one object store. */
+  | { readonly kind: 'servers'; readonly says: RegExp };
 
 export interface DeliberateBug {
   readonly name: string;
@@ -35,6 +37,8 @@ const test = (file: string, name: string): Catcher => ({ kind: 'test', file, nam
 const seeds = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'seeds', medium, says });
 const rot = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'rot', medium, says });
 
+const servers = (says: RegExp): Catcher => ({ kind: 'servers', says });
+
 const WHOLES = 'src/split/share-whole.fuzz.ts';
 const FIFTEEN = 'src/split/fifteen-ways.test.ts';
 const FILL = 'src/split/fill.ts';
@@ -46,6 +50,8 @@ const LOADER = 'src/store/block-loader.ts';
 const ENGINE = 'src/store/engine.ts';
 const IN_PLACE = 'src/store/in-place/in-place-medium.ts';
 const OBJECT_LOG = 'src/store/object-log/object-log-medium.ts';
+
+const TAKE_OVER = 'src/store/object-log/take-over.ts';
 
 export const BUGS: readonly DeliberateBug[] = [
   {
@@ -474,5 +480,53 @@ export const BUGS: readonly DeliberateBug[] = [
       },
     ],
     caughtBy: [test(WHOLES, 'in-place: seeds'), test(WHOLES, 'object-log: seeds')],
+  },
+  {
+    name: 'no-void-check',
+    what: 'object log: a SEAL in the place of a deleted record passes for one that ends the chain',
+    patches: [{ file: TAKE_OVER, find: 'if (isVoid) return undefined;', replace: '' }],
+    caughtBy: [
+      test(
+        'src/store/object-log/take-over.test.ts',
+        'a SEAL in the place of a deleted record is void, and fences nobody',
+      ),
+      servers(NOTICED),
+    ],
+  },
+  {
+    name: 'seals-are-collected',
+    what: 'object log: SEALs are deleted as dead records are',
+    patches: [
+      {
+        file: OBJECT_LOG,
+        find: "if (record.kind !== 'seal') this.#known.add(record.number);",
+        replace: 'this.#known.add(record.number);',
+      },
+    ],
+    caughtBy: [servers(NOTICED)],
+  },
+  {
+    name: 'claim-without-seal',
+    what: 'object log: a new owner claims its epoch, and ends nothing',
+    patches: [
+      {
+        file: TAKE_OVER,
+        find: 'const isPut = await putSeal(bid, state, end.number + ahead);',
+        replace: 'const isPut = true;',
+      },
+    ],
+    caughtBy: [servers(NOTICED)],
+  },
+  {
+    name: 'reads-unbounded',
+    what: 'object log: a server answers reads without asking whether it still is the owner',
+    patches: [
+      {
+        file: OBJECT_LOG,
+        find: 'return this.#ownership?.confirmed();',
+        replace: 'return undefined;',
+      },
+    ],
+    caughtBy: [servers(/^Violation: stale: /)],
   },
 ];
