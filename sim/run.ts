@@ -7,7 +7,7 @@
  *   npm run sim -- --every-write --nested 1               and in every call of the recovery, too
  *   npm run sim -- --every-write --seed 2                 the same cuts, other writes survive them
  *   npm run sim -- --bit-rot 20000                        single bits of a populated store
- *   npm run sim -- --servers 3 --seeds 100                servers that take one store from each other
+ *   npm run sim -- --servers 3 --seeds 100                servers that fight for a store
  *
  * --verbose tells every act. A failure prints the one command that replays it, and ends with 1.
  */

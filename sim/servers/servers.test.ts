@@ -1,4 +1,4 @@
-/** Several servers and one store: a few seeds in every test run, among them those that found bugs. */
+/** Several servers and one store: a few seeds in every test run, one of which found a bug. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { simulateServers } from './servers.js';

@@ -1,6 +1,6 @@
 /**
  * Several servers and one store on an object store, from a seed: take-overs at any moment, races
- * for the store, nodes that stand still, requests that are lost, stuck or late.
+ * for the store, hosts that stand still, requests that are lost, stuck or late.
  *
  * 1. No acknowledged write is lost, doubled or out of order (shared-disk.ts).
  * 2. No server answers a read after a successor may have answered.
@@ -18,7 +18,7 @@ import { Digest } from '../digest.js';
 import { Violation } from '../model/violation.js';
 import { SimulatedObjectStore } from '../world/simulated-object-store.js';
 import { VirtualClock } from '../world/virtual-clock.js';
-import { NodeClock, NodeObjects, STUCK_MS_MAX } from './node.js';
+import { HostClock, HostObjects, STUCK_MS_MAX } from './host.js';
 import { DISK, Server } from './server.js';
 import { SharedDisk } from './shared-disk.js';
 
@@ -54,18 +54,18 @@ const FAULTS = {
 export async function simulateServers(options: ServersOptions): Promise<ServersReport> {
   const world = new VirtualClock();
   const servers = new Servers(world, options);
-  return await world.run(servers.run());
+  return world.run(servers.run());
 }
 
-class Node {
+class Host {
   readonly name: string;
   life = 0;
-  clock: NodeClock;
+  clock: HostClock;
   client: SimulatedObjectStore;
   server: Server | undefined;
   isOpening = false;
 
-  constructor(name: string, clock: NodeClock, client: SimulatedObjectStore) {
+  constructor(name: string, clock: HostClock, client: SimulatedObjectStore) {
     this.name = name;
     this.clock = clock;
     this.client = client;
@@ -78,7 +78,7 @@ class Servers {
   readonly #storeRandom: Random;
   readonly #trace: (line: string) => void;
   readonly #disk = new SharedDisk(BLOCKS);
-  readonly #nodes: Node[] = [];
+  readonly #hosts: Host[] = [];
   /** All that ever served, but those killed or closed. */
   readonly #alive = new Set<Server>();
   readonly #objects: SimulatedObjectStore;
@@ -108,7 +108,7 @@ class Servers {
     });
     for (let index = 0; index < servers; index++) {
       const name = String.fromCharCode(65 + index);
-      this.#nodes.push(new Node(name, new NodeClock(world), this.#objects.anotherClient()));
+      this.#hosts.push(new Host(name, new HostClock(world), this.#objects.anotherClient()));
     }
     this.#failure = new Promise((_, reject) => {
       this.#fail = reject;
@@ -118,14 +118,14 @@ class Servers {
 
   async run(): Promise<ServersReport> {
     await this.#makeDisk();
-    for (const node of this.#nodes) node.client.faultRates = FAULTS;
+    for (const host of this.#hosts) host.client.faultRates = FAULTS;
     const end = this.#world.nowMs() + RUN_MS;
     while (this.#world.nowMs() < end) {
       this.#event();
       const pause = this.#world.sleep(this.#random.nextFraction() * EVENT_MS_MAX);
       await Promise.race([this.#failure, pause]);
     }
-    while (this.#nodes.some(({ isOpening }) => isOpening)) {
+    while (this.#hosts.some(({ isOpening }) => isOpening)) {
       await Promise.race([this.#failure, this.#world.sleep(STALE_READS_MS)]);
     }
     const settled = this.#world.sleep(FREEZE_MS_MAX + STUCK_MS_MAX + SETTLE_MS);
@@ -150,66 +150,66 @@ class Servers {
 
   #event(): void {
     const random = this.#random;
-    const node = this.#nodes[random.below(this.#nodes.length)] as Node;
-    const { server } = node;
+    const host = this.#hosts[random.below(this.#hosts.length)] as Host;
+    const { server } = host;
     const drawn = random.below(20);
-    if (server === undefined && !node.isOpening) this.#open(node);
-    else if (drawn < 8) this.#freeze(node);
-    else if (drawn < 11) this.#kill(node);
-    else if (drawn < 13 && server !== undefined) this.#close(node, server);
-    else if (server?.stoppedBy !== undefined) this.#restart(node);
+    if (server === undefined && !host.isOpening) this.#open(host);
+    else if (drawn < 8) this.#freeze(host);
+    else if (drawn < 11) this.#kill(host);
+    else if (drawn < 13 && server !== undefined) this.#close(host, server);
+    else if (server?.stoppedBy !== undefined) this.#restart(host);
   }
 
-  #freeze(node: Node): void {
+  #freeze(host: Host): void {
     const durationMs = this.#random.nextFraction() * FREEZE_MS_MAX;
-    this.#trace(`${node.name} stands still for ${durationMs.toFixed(0)} ms`);
+    this.#trace(`${host.name} stands still for ${durationMs.toFixed(0)} ms`);
     this.#counts.freezes++;
-    node.clock.freeze(durationMs);
+    host.clock.freeze(durationMs);
   }
 
-  #kill(node: Node): void {
-    this.#trace(`${node.name} is killed`);
+  #kill(host: Host): void {
+    this.#trace(`${host.name} is killed`);
     this.#counts.kills++;
-    if (node.server !== undefined) this.#alive.delete(node.server);
-    this.#restart(node);
+    if (host.server !== undefined) this.#alive.delete(host.server);
+    this.#restart(host);
   }
 
-  /** A new process on the node. */
-  #restart(node: Node): void {
-    node.clock.powerOff();
-    node.client = node.client.cutClient();
-    node.clock = new NodeClock(this.#world);
-    node.life++;
-    node.server = undefined;
-    node.isOpening = false;
+  /** A new process on the host. */
+  #restart(host: Host): void {
+    host.clock.powerOff();
+    host.client = host.client.cutClient();
+    host.clock = new HostClock(this.#world);
+    host.life++;
+    host.server = undefined;
+    host.isOpening = false;
   }
 
-  #close(node: Node, server: Server): void {
-    this.#trace(`${node.name} closes`);
+  #close(host: Host, server: Server): void {
+    this.#trace(`${host.name} closes`);
     this.#counts.closes++;
     void server.close().then((isClean) => {
-      this.#trace(`${node.name} closed, ${isClean ? 'clean' : 'deposed'}`);
+      this.#trace(`${host.name} closed, ${isClean ? 'clean' : 'deposed'}`);
       this.#alive.delete(server);
-      if (node.server === server) this.#restart(node);
+      if (host.server === server) this.#restart(host);
     }, this.#fail);
   }
 
-  #open(node: Node): void {
+  #open(host: Host): void {
     const random = this.#random;
-    const { clock, life } = node;
+    const { clock, life } = host;
     const takeOver = random.chance(0.6);
-    node.isOpening = true;
-    this.#trace(`${node.name} opens${takeOver ? ', by force' : ''}`);
+    host.isOpening = true;
+    this.#trace(`${host.name} opens${takeOver ? ', by force' : ''}`);
     // What it has seen is old by the time it goes on.
     if (random.chance(0.5)) {
       this.#world.setTimer(random.nextFraction() * 80, () => {
-        if (node.life === life) this.#freeze(node);
+        if (host.life === life) this.#freeze(host);
       });
     }
     // Another one begins at the same time.
-    const rival = this.#nodes.find(({ server, isOpening }) => server === undefined && !isOpening);
+    const rival = this.#hosts.find(({ server, isOpening }) => server === undefined && !isOpening);
     if (rival !== undefined && random.chance(0.3)) this.#open(rival);
-    const objects = new NodeObjects(node.client, this.#world, clock, random);
+    const objects = new HostObjects(host.client, this.#world, clock, random);
     let server: Server | undefined;
     let stoppedBy: string | undefined;
     const options: OpenOptions = {
@@ -218,14 +218,14 @@ class Servers {
       clock,
       random: this.#storeRandom,
       ownership: {
-        owner: { machine: node.name, program: `${life}`, label: `${node.name}${life}` },
-        isGone: (program) => program !== `${node.life}`,
+        owner: { machine: host.name, program: `${life}`, label: `${host.name}${life}` },
+        isGone: (program) => program !== `${host.life}`,
         takeOver,
         staleReadsMsMax: STALE_READS_MS,
       },
       log: ({ event, fields }) => {
         if (event !== 'store-stopped') return;
-        this.#trace(`${node.name} life ${life} stops: ${fields?.kind}`);
+        this.#trace(`${host.name} life ${life} stops: ${fields?.kind}`);
         stoppedBy = String(fields?.kind);
         if (server !== undefined) server.stoppedBy = stoppedBy;
       },
@@ -236,29 +236,29 @@ class Servers {
           this.#counts.opens++;
           if (takeOver) this.#counts.takeOvers++;
           const { claimed } = objects;
-          this.#trace(`${node.name} serves epoch ${claimed}`);
-          const view = this.#disk.open(`${node.name}${life}`, claimed, this.#world.nowMs());
+          this.#trace(`${host.name} serves epoch ${claimed}`);
+          const view = this.#disk.open(`${host.name}${life}`, claimed, this.#world.nowMs());
           server = new Server({ store, clock, view }, this.#disk, random, this.#fail);
           server.stoppedBy = stoppedBy;
-          node.server = server;
-          node.isOpening = false;
+          host.server = server;
+          host.isOpening = false;
           this.#alive.add(server);
           server.start();
         },
-        (error: unknown) => this.#refused(node, life, error),
+        (error: unknown) => this.#refused(host, life, error),
       )
       .catch(this.#fail);
   }
 
-  #refused(node: Node, life: number, error: unknown): void {
-    this.#trace(`${node.name} is refused: ${String(error)}`);
+  #refused(host: Host, life: number, error: unknown): void {
+    this.#trace(`${host.name} is refused: ${String(error)}`);
     if (isStoreError(error, 'in-use')) this.#counts.refused++;
     else if (isStoreError(error, 'fenced')) this.#counts.lostRaces++;
     else {
       this.#fail(error);
       return;
     }
-    if (node.life === life) this.#restart(node);
+    if (host.life === life) this.#restart(host);
   }
 
   /** @throws {Violation} somebody was deposed and does not know it */
@@ -276,11 +276,11 @@ class Servers {
 
   /** Opens the store once more, reads all, and checks it offline. */
   async #finish(): Promise<void> {
-    for (const node of this.#nodes) this.#kill(node);
+    for (const host of this.#hosts) this.#kill(host);
     await this.#world.sleep(SETTLE_MS + 5000);
-    const clock = new NodeClock(this.#world);
+    const clock = new HostClock(this.#world);
     const random = this.#random;
-    const objects = new NodeObjects(this.#objects.anotherClient(), this.#world, clock, random);
+    const objects = new HostObjects(this.#objects.anotherClient(), this.#world, clock, random);
     const source = { kind: 'objects', objects, prefix: PREFIX } as const;
     const store = await openStore(source, { memoryBytes: MIB, random: this.#storeRandom, clock });
     const view = this.#disk.open('the last', objects.claimed, this.#world.nowMs());

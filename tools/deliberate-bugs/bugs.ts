@@ -487,7 +487,7 @@ export const BUGS: readonly DeliberateBug[] = [
     patches: [{ file: TAKE_OVER, find: 'if (isVoid) return undefined;', replace: '' }],
     caughtBy: [
       test(
-        'src/store/object-log/take-over.test.ts',
+        'src/main/take-over.test.ts',
         'a SEAL in the place of a deleted record is void, and fences nobody',
       ),
       servers(NOTICED),

@@ -12,8 +12,8 @@ import type { VirtualClock } from '../world/virtual-clock.js';
 const STUCK_ONE_IN = 400;
 export const STUCK_MS_MAX = 3000;
 
-/** The clock of one life of a node. */
-export class NodeClock implements Clock {
+/** The clock of one life of a host. */
+export class HostClock implements Clock {
   readonly #world: VirtualClock;
   #isOn = true;
   #frozenUntilMs = 0;
@@ -67,7 +67,7 @@ export class NodeClock implements Clock {
     this.#isOn = false;
   }
 
-  /** Something reaches the node, as soon as it runs. */
+  /** Something reaches the host, as soon as it runs. */
   deliver(callback: () => void): void {
     if (!this.#isOn) return;
     const restMs = this.#frozenUntilMs - this.#world.nowMs();
@@ -76,17 +76,17 @@ export class NodeClock implements Clock {
   }
 }
 
-/** The object store as the node sees it. */
-export class NodeObjects implements ObjectStore {
+/** The object store as the host sees it. */
+export class HostObjects implements ObjectStore {
   readonly name: string;
   readonly client: SimulatedObjectStore;
   readonly #world: VirtualClock;
-  readonly #clock: NodeClock;
+  readonly #clock: HostClock;
   readonly #random: Random;
-  /** The epoch that this node claimed last. */
+  /** The epoch that this host claimed last. */
   claimed = 0;
 
-  constructor(client: SimulatedObjectStore, world: VirtualClock, clock: NodeClock, random: Random) {
+  constructor(client: SimulatedObjectStore, world: VirtualClock, clock: HostClock, random: Random) {
     this.name = client.name;
     this.client = client;
     this.#world = world;

@@ -1,19 +1,19 @@
 /** Taking over: stalled candidates, unindexed consistency points, who may, and when. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SimulatedObjectStore } from '../../../sim/world/simulated-object-store.js';
-import { VirtualClock } from '../../../sim/world/virtual-clock.js';
-import { isStoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, MIB } from '../../base/units.js';
-import { MemoryObjectStore } from '../../env/memory-object-store.js';
-import type { ObjectStore } from '../../env/object-store.js';
-import { seededRandom } from '../../env/seeded-random.js';
-import { formatStore, type OpenOptions, openStore } from '../../main/open-store.js';
-import type { Store } from '../../main/store.js';
-import { findChain, numberKey } from './chain-walk.js';
-import { epochText, parseEpoch } from './epoch-object.js';
-import { recordKey } from './record-chain.js';
-import { ChainEnd, takeOver } from './take-over.js';
+import { SimulatedObjectStore } from '../../sim/world/simulated-object-store.js';
+import { VirtualClock } from '../../sim/world/virtual-clock.js';
+import { isStoreError } from '../base/store-error.js';
+import { BLOCK_BYTES, MIB } from '../base/units.js';
+import { MemoryObjectStore } from '../env/memory-object-store.js';
+import type { ObjectStore } from '../env/object-store.js';
+import { seededRandom } from '../env/seeded-random.js';
+import { findChain, numberKey } from '../store/object-log/chain-walk.js';
+import { epochText, parseEpoch } from '../store/object-log/epoch-object.js';
+import { recordKey } from '../store/object-log/record-chain.js';
+import { ChainEnd, takeOver } from '../store/object-log/take-over.js';
+import { formatStore, type OpenOptions, openStore } from './open-store.js';
+import type { Store } from './store.js';
 
 const PREFIX = 'p';
 const STALE_MS = 3000;
