@@ -100,7 +100,7 @@ export interface ChainState {
 }
 
 /** Undefined if nobody has claimed it. @throws {StoreError} corrupt */
-export async function readEpoch(
+async function readEpoch(
   objects: ObjectStore,
   prefix: string,
   epoch: number,

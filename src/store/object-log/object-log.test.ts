@@ -258,6 +258,19 @@ describe('object log: life', () => {
     assert.equal(again.table.size, 1);
   });
 
+  test('a record of an earlier epoch in the part of a newer one is refused', async () => {
+    const objects = await newMemoryStore();
+    const { fsinfo } = await openObjectLog(objects, PREFIX, nonceFrom(5));
+    const { uuid } = fsinfo;
+    const identity = { uuid, lineage: 0, epoch: 1, nonce: nonceFrom(6), prefix: PREFIX };
+    const late = new RecordChain(objects, identity, 1026);
+    late.close(late.open(), 'data');
+    await late.acknowledged(1026);
+    await assert.rejects(openEngine(objects, systemClock), (error) =>
+      isStoreError(error, 'corrupt'),
+    );
+  });
+
   test('a consistency point does not wait for a record opened meanwhile', async () => {
     const objects = await newMemoryStore();
     const engine = await openEngine(objects, systemClock);

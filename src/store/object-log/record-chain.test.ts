@@ -167,4 +167,29 @@ describe('record chain', () => {
       isStoreError(error, 'device'),
     );
   });
+
+  test('nothing is put 512 records ahead of one that has not landed', async () => {
+    const scene = new Scene(7);
+    const chain = scene.chain();
+    scene.objects.fatePutAt(1, 'lost-request');
+    for (let value = 1; value <= 700; value++) scene.put(chain, value % 256);
+    let isDone = false;
+    let windowMax = 0;
+    const all = chain.acknowledged(700).then(() => {
+      isDone = true;
+    });
+    await scene.clock.run(
+      (async () => {
+        while (!isDone) {
+          const keys = scene.objects.objects.list('p/log/');
+          const last = Number.parseInt(keys.at(-1)?.slice(-16) ?? '0', 16);
+          windowMax = Math.max(windowMax, last - chain.firstOpen);
+          await scene.clock.sleep(1);
+        }
+        await all;
+      })(),
+    );
+    assert.ok(windowMax > 100 && windowMax < 512, `${windowMax} ahead`);
+    assert.equal(scene.valueAt(700), 700 % 256);
+  });
 });
