@@ -1,7 +1,7 @@
 /** Faults in what a store says of its blocks: owners, maps, counters. */
 import { SEGMENT_DATA, usageKind, usageLive, usageWord } from '../../src/layout/usage-entry.js';
 import { MEDIA } from './check-scenes.js';
-import { dataOf, IN_PLACE, type Planted, wordAt } from './planted-fault.js';
+import { dataOf, IN_PLACE, OBJECT_LOG, type Planted, wordAt } from './planted-fault.js';
 import type { Surgery } from './store-surgery.js';
 
 /** Inverts the active map's bit of the VBN and mends all counts that follow from it. */
@@ -158,6 +158,19 @@ export const MAPS: readonly Planted[] = [
       says: /is data in the usage file, but holds metadata/,
     }),
   ),
+  {
+    name: 'a wrong count of what a record was put with',
+    media: OBJECT_LOG,
+    plant: async (surgery) => {
+      const record = Math.floor((await dataOf(surgery, 'golden', 12)) / 1024);
+      await surgery.editFile('usage', Math.floor(record / 512), (words) => {
+        const at = (record % 512) * 2 + 1;
+        words[at] = wordAt(words, at) + 1;
+      });
+    },
+    kinds: ['usage'],
+    says: /has \d+ blocks, \d+ in the usage file/,
+  },
   {
     name: 'a counter of free pairs that is wrong',
     media: IN_PLACE,

@@ -7,7 +7,7 @@
  */
 import { crc32 } from '../../base/checksum.js';
 import { BLOCK_BYTES } from '../../base/units.js';
-import type { CheckMedium } from './check-medium.js';
+import type { CheckMedium, NamedBlock } from './check-medium.js';
 import type { Findings } from './check-report.js';
 
 /** Data blocks that wait; about 0.5 MiB of pointers. */
@@ -49,7 +49,12 @@ export class BlockVerifier {
   }
 
   /** The metadata block, from whichever copy is sound; undefined if none is. */
-  async loadMeta(vbn: number, crc: number, what: string): Promise<Uint8Array | undefined> {
+  async loadMeta(
+    vbn: number,
+    place: Omit<NamedBlock, 'kind'>,
+    what: string,
+  ): Promise<Uint8Array | undefined> {
+    const { crc } = place;
     const { copyOffsets, name } = this.#medium;
     const damaged: { readonly vbn: number; readonly fault: string }[] = [];
     let sound: Uint8Array | undefined;
@@ -76,7 +81,7 @@ export class BlockVerifier {
         this.#findings.add('metadata-copy', message);
       }
     }
-    const tag = this.#medium.tagFault(vbn, crc, 'meta');
+    const tag = this.#medium.tagFault(vbn, { ...place, kind: 'meta' });
     if (tag !== undefined) this.#findings.add('record', `${what} of ${name}: VBN ${vbn} ${tag}`);
     return sound;
   }
@@ -140,7 +145,7 @@ export class BlockVerifier {
       this.#addDataFault(block, fault);
       return;
     }
-    const tag = this.#medium.tagFault(block.vbn, block.crc, 'data');
+    const tag = this.#medium.tagFault(block.vbn, { ...block, level: 0, kind: 'data' });
     if (tag === undefined) return;
     const where = `${this.#nameOf(block.treeId)}, FBN ${block.fbn}, VBN ${block.vbn}`;
     this.#findings.add('record', `${where} of ${this.#medium.name} ${tag}`);

@@ -6,12 +6,15 @@
  */
 import type { Fsinfo } from '../../layout/fsinfo.js';
 import type { LogEntry } from '../../layout/log-entry.js';
-import type { TagKind } from '../../layout/log-record.js';
+import type { BlockTag, TagKind } from '../../layout/log-record.js';
 
 export interface LoggedBatch {
   readonly cpNumber: number;
   readonly entries: readonly LogEntry[];
 }
+
+/** What a pointer says of the block that it names. */
+export type NamedBlock = Pick<BlockTag, 'crc' | 'kind' | 'fbn' | 'level'>;
 
 export interface CheckMedium {
   readonly name: string;
@@ -28,7 +31,7 @@ export interface CheckMedium {
   /** Writes one block again, durably. */
   rewrite(vbn: number, bytes: Uint8Array): Promise<void>;
   /** What a pointer says of the block that was just read there, against what the medium does. */
-  tagFault(vbn: number, crc: number, kind: TagKind): string | undefined;
+  tagFault(vbn: number, named: NamedBlock): string | undefined;
   /** The log since the consistency point. @throws {StoreError} corrupt if it is damaged */
   log(): AsyncIterable<LoggedBatch>;
 }

@@ -6,10 +6,10 @@ import { isStoreError, StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import type { Fsinfo } from '../../layout/fsinfo.js';
-import { decodeRecord, type LogRecord, type TagKind } from '../../layout/log-record.js';
+import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
 import { findChain, getPatiently, walkChain } from '../object-log/chain-walk.js';
 import { recordKey } from '../object-log/record-chain.js';
-import type { CheckMedium, LoggedBatch } from './check-medium.js';
+import type { CheckMedium, LoggedBatch, NamedBlock } from './check-medium.js';
 import type { Findings } from './check-report.js';
 
 /** Records that are kept: 32 MiB. */
@@ -91,14 +91,16 @@ export class ObjectLogCheckMedium implements CheckMedium {
     return Promise.reject(new StoreError('unsupported', `VBN ${vbn} has no second copy`));
   }
 
-  tagFault(vbn: number, crc: number, kind: TagKind): string | undefined {
+  tagFault(vbn: number, named: NamedBlock): string | undefined {
     const fetched = this.#kept.get(Math.floor(vbn / SEGMENT_BLOCKS));
     if (fetched === undefined || typeof fetched === 'string') return undefined;
     const tag = fetched.record.tags[vbn % SEGMENT_BLOCKS];
     if (fetched.record.kind !== 'data') return `stands in a record of kind ${fetched.record.kind}`;
     if (tag === undefined) return 'has no tag';
-    if (tag.kind !== kind) return `has a tag that says ${tag.kind}`;
-    return tag.crc === crc ? undefined : 'has another checksum in its tag';
+    if (tag.kind !== named.kind) return `has a tag that says ${tag.kind}`;
+    if (tag.crc !== named.crc) return 'has another checksum in its tag';
+    if (tag.level === named.level && tag.fbn === named.fbn) return undefined;
+    return `has a tag that says level ${tag.level}, FBN ${tag.fbn}`;
   }
 
   async *log(): AsyncGenerator<LoggedBatch> {

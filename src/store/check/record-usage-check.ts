@@ -1,5 +1,4 @@
 /** Object log: the usage file, and the counter of fsinfo, against what was named in each record. */
-import { SEGMENT_BLOCKS } from '../../base/units.js';
 import {
   SEGMENT_DATA,
   SEGMENT_FREE,
@@ -69,11 +68,12 @@ async function compareRecord(
     const stored = kindName(usageKind(word));
     findings.add('usage', `${what} is ${stored} in the usage file, but holds ${kindName(kind)}`);
   }
-  const putWith = words?.[at + 1] ?? 0;
-  if (live > 0 && (putWith < live || putWith > SEGMENT_BLOCKS)) {
-    findings.add('usage', `${what} was put with ${putWith} blocks, and ${live} of them live`);
-  }
   // Named blocks are read by now, unless data is skipped: the record must be there all the same.
-  if (found > 0) await medium.fetch(record);
+  const fetched = found > 0 ? await medium.fetch(record) : 'missing';
+  const putWith = words?.[at + 1] ?? 0;
+  if (live > 0 && typeof fetched !== 'string' && putWith !== fetched.record.blocks) {
+    const { blocks } = fetched.record;
+    findings.add('usage', `${what} has ${blocks} blocks, ${putWith} in the usage file`);
+  }
   return found;
 }

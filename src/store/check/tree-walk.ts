@@ -120,7 +120,7 @@ export class TreeWalker {
       );
       return 0;
     }
-    const bytes = await this.#verifier.loadMeta(vbn, crc, what);
+    const bytes = await this.#verifier.loadMeta(vbn, { crc, fbn, level }, what);
     if (bytes === undefined) return 0;
     if (level === 0) {
       plan.onBlock?.(fbn, bytes);

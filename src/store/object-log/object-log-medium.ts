@@ -85,6 +85,8 @@ export class ObjectLogMedium implements Medium {
   readonly #epoch: number;
   readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
   readonly #kinds = new Map<number, number>();
+  /** Blocks that records were put with, of those that the usage file may not know yet. */
+  readonly #putBlocks = new Map<number, number>();
   readonly #place: ObjectLogPlace;
   #host: MediumHost | undefined;
   #ownership: Ownership | undefined;
@@ -308,7 +310,12 @@ export class ObjectLogMedium implements Medium {
     if (open === undefined) return;
     open.cpNumber = this.#attached.currentCp();
     this.#open[kind] = undefined;
-    this.#chain.close(open, 'data');
+    this.#closeRecord(open);
+  }
+
+  #closeRecord(record: OpenRecord): void {
+    this.#putBlocks.set(record.number, record.blocks.length);
+    this.#chain.close(record, 'data');
   }
 
   /** Closes both open records, in order of their numbers. */
@@ -349,7 +356,7 @@ export class ObjectLogMedium implements Medium {
         this.#open.data = undefined;
         this.#close('meta');
         record.cpNumber = batch.cpNumber;
-        this.#chain.close(record, 'data');
+        this.#closeRecord(record);
       }
     }
     this.#closeAll();
@@ -369,7 +376,10 @@ export class ObjectLogMedium implements Medium {
   async *recover(): AsyncGenerator<RecoveredBatch> {
     const walk = walkChain(this.#objects, this.#prefix, this.#fsinfo, this.#epoch);
     for await (const { record } of walk) {
-      if (record.kind !== 'seal') this.#known.add(record.number);
+      if (record.kind !== 'seal') {
+        this.#known.add(record.number);
+        this.#putBlocks.set(record.number, record.blocks);
+      }
       if (record.entries.length === 0) continue;
       yield {
         cpNumber: record.cpNumber,
@@ -386,7 +396,8 @@ export class ObjectLogMedium implements Medium {
   async commit(request: CommitRequest): Promise<void> {
     const { generation } = request;
     const freed = request.freedData;
-    this.#close('data');
+    // Every record that this generation has blocks in is closed before its blocks are counted.
+    this.#closeAll();
     const replayFrom = this.#replayFrom.get(generation.number);
     invariant(replayFrom !== undefined, 'the log was marked when the generation was frozen');
     await this.#writeUsage(generation, freed);
@@ -415,6 +426,7 @@ export class ObjectLogMedium implements Medium {
     this.#fsinfo = fsinfo;
     this.#replayFrom.delete(generation.number);
     this.#generations.delete(generation);
+    this.#forgetCounted(replayFrom);
     this.#freedBlocks += freed.size;
     this.#dead.push(...dead);
     this.#known.add(cpRecord);
@@ -463,20 +475,22 @@ export class ObjectLogMedium implements Medium {
         changed = true;
         await this.#applyUsage(record, delta, generation);
       }
-      for (const level of collectDirty(editor.pool, usage.root, usage.height)) {
-        level.buffers.forEach((buffer, index) => {
+      collectDirty(editor.pool, usage.root, usage.height).forEach((dirty, level) => {
+        dirty.buffers.forEach((buffer, index) => {
           if (assigned.has(buffer)) return;
           changed = true;
-          const fbn = level.fbns[index] as number;
-          assigned.set(buffer, this.#reserveUsage(records, generation, fbn));
+          const fbn = dirty.fbns[index] as number;
+          assigned.set(buffer, this.#reserveUsage(records, generation, { fbn, level }));
         });
-      }
+      });
       if (!changed) break;
     }
+    // Their entries stand in blocks that are dirty by now.
+    for (const record of records) await this.#notePut(record, generation);
     this.#settleUsage(assigned);
     for (const record of records) {
       record.cpNumber = generation.number;
-      this.#chain.close(record, 'data');
+      this.#closeRecord(record);
     }
   }
 
@@ -490,15 +504,30 @@ export class ObjectLogMedium implements Medium {
     invariant(live >= 0 && live <= SEGMENT_BLOCKS, `record ${record} has ${live} live blocks`);
     const kind = this.#kinds.get(record) ?? ((words[at] as number) >>> 16) & 0xff;
     words[at] = live === 0 ? SEGMENT_FREE : usageWord(live, kind);
-    words[at + 1] = live === 0 ? 0 : Math.max(words[at + 1] as number, live);
+    const put = this.#putBlocks.get(record) ?? Math.max(words[at + 1] as number, live);
+    words[at + 1] = live === 0 ? 0 : put;
     if (live === 0) this.#known.add(record);
+  }
+
+  /** The usage file's own records grow until all of its blocks have a place: counted at the end. */
+  async #notePut(record: OpenRecord, generation: Generation): Promise<void> {
+    const { editor, usage } = this.#attached;
+    const fbn = Math.floor(record.number / USAGE_ENTRIES_PER_BLOCK);
+    const buffer = await editor.edit(usage, fbn, generation);
+    const words = editor.pool.wordsOf(buffer);
+    const at = editor.pool.wordStart(buffer) + (record.number % USAGE_ENTRIES_PER_BLOCK) * 2;
+    if (usageLive(words[at] as number) > 0) words[at + 1] = record.blocks.length;
   }
 
   /**
    * Takes a place for a block whose bytes come later, in a record of its own: an open one that a
    * FLUSH can close would leave too early.
    */
-  #reserveUsage(records: OpenRecord[], generation: Generation, fbn: number): ReservedPlace {
+  #reserveUsage(
+    records: OpenRecord[],
+    generation: Generation,
+    { fbn, level }: Pick<BlockTag, 'fbn' | 'level'>,
+  ): ReservedPlace {
     let record = records.at(-1);
     if (record === undefined || record.isFull) {
       record = this.#chain.open();
@@ -506,7 +535,7 @@ export class ObjectLogMedium implements Medium {
       this.#kinds.set(record.number, SEGMENT_META);
       records.push(record);
     }
-    const tag: BlockTag = { treeId: 0, fbn, level: 0, crc: 0, kind: 'meta' };
+    const tag: BlockTag = { treeId: 0, fbn, level, crc: 0, kind: 'meta' };
     const vbn = this.#chain.copyIn(record, new Uint8Array(BLOCK_BYTES), tag);
     this.#liveBlocks++;
     this.adopt(vbn, 'meta', generation);
@@ -548,8 +577,17 @@ export class ObjectLogMedium implements Medium {
     return dead;
   }
 
+  /** Of older records the usage file says all, unless a block of them still waits for its tree. */
+  #forgetCounted(replayFrom: number): void {
+    for (const record of this.#putBlocks.keys()) {
+      if (record >= replayFrom || this.#isHeld(record)) continue;
+      this.#putBlocks.delete(record);
+      this.#kinds.delete(record);
+    }
+  }
+
   /** True if blocks of the record belong to a later generation, or to none yet. */
-  #isHeld(record: number, committing: Generation): boolean {
+  #isHeld(record: number, committing?: Generation): boolean {
     if (this.#inFlight.bitsOf(record) !== undefined) return true;
     for (const generation of this.#generations) {
       if (generation === committing) continue;
