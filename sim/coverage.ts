@@ -30,6 +30,11 @@ export interface Totals {
   /** Under way when the power was cut. */
   splitsInterrupted: number;
   /** Indirect blocks that splits shared, and of these the ones of level 2 and more. */
+  /** Records that the cleaner emptied, what it placed again for that, and records it left. */
+  recordsEmptied: number;
+  dataCleaned: number;
+  metaCleaned: number;
+  recordsLeft: number;
   wholeShares: number;
   tallShares: number;
   blocksHealed: number;
@@ -55,6 +60,10 @@ function newTotals(): Totals {
     splitsCompleted: 0,
     splitsCancelled: 0,
     splitsInterrupted: 0,
+    recordsEmptied: 0,
+    dataCleaned: 0,
+    metaCleaned: 0,
+    recordsLeft: 0,
     wholeShares: 0,
     tallShares: 0,
     blocksHealed: 0,

@@ -183,6 +183,10 @@ export class Harness {
       throw new Violation(`${stats.blocksHealed} metadata blocks were not what was written`);
     }
     totals.splitsCompleted += stats.splitsCompleted;
+    totals.recordsEmptied += stats.cleaner?.recordsEmptied ?? 0;
+    totals.dataCleaned += stats.cleaner?.dataBlocksMoved ?? 0;
+    totals.metaCleaned += stats.cleaner?.metaBlocksMoved ?? 0;
+    totals.recordsLeft += stats.cleaner?.recordsLeft ?? 0;
     totals.wholeShares += stats.splitWholeShares;
     totals.tallShares += stats.splitTallShares;
     totals.consistencyPoints += stats.cpCount;

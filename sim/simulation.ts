@@ -10,6 +10,7 @@ import { MIB } from '../src/base/units.js';
 import type { Random } from '../src/env/random.js';
 import type { OpenOptions } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
+import type { CleanerOptions } from '../src/store/object-log/cleaner/cleaner.js';
 import { resetNames } from './acts/admin.js';
 import { createExternal } from './acts/external.js';
 import { splitDisk } from './acts/jobs.js';
@@ -69,6 +70,12 @@ export async function simulate(options: SimulationOptions): Promise<SimulationRe
   }
 }
 
+/** In two seeds of three it hardly rests; these stores are small. */
+function cleanerOf(seed: number): Partial<CleanerOptions> {
+  if (seed % 3 === 0) return { deadBlocksMin: 256 };
+  return { liveRatioMin: 0.95, blocksPerCp: seed % 3 === 1 ? 1000 : 20, deadBlocksMin: 8 };
+}
+
 type LifeEnd = 'cut' | 'close' | 'failure';
 type EndPlan = LifeEnd | 'cut-at-call';
 
@@ -106,6 +113,7 @@ class Simulation {
       memoryBytes,
       dirtyBytesMax: random.chance(0.5) ? memoryBytes / 2 : 512 * 4096,
       cpIntervalMs: [10, 50, 300, 2000][random.below(4)] ?? 100,
+      cleaner: cleanerOf(seed),
     };
     this.#hasExternals = seed % EXTERNAL_SEEDS === 3;
     const hasExternals = this.#hasExternals;

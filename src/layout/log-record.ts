@@ -66,6 +66,11 @@ function trailerBytes(length: number): number {
   return Math.ceil((length + FOOT_BYTES) / BLOCK_BYTES) * BLOCK_BYTES;
 }
 
+/** Whole blocks that a record of so many blocks takes, with its trailer, if it has no entries. */
+export function recordBlocks(blocks: number): number {
+  return blocks + trailerBytes(TRAILER_HEAD_BYTES + blocks * TAG_BYTES) / BLOCK_BYTES;
+}
+
 /** The trailer of a record, padded to whole blocks. */
 export function encodeRecordTrailer(
   head: RecordHead,

@@ -14,6 +14,8 @@ import { Engine } from '../store/engine.js';
 import { formatDevice, openDevice } from '../store/in-place/format.js';
 import type { Medium } from '../store/medium.js';
 import type { OwnershipOptions } from '../store/object-log/claimant.js';
+import { CLEANER_DEFAULTS, type CleanerOptions } from '../store/object-log/cleaner/cleaner.js';
+import { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
 import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
 import { loadRecords, replayLog } from '../store/recovery.js';
 import type { ExternalSource } from '../vdisk/external-store.js';
@@ -56,6 +58,8 @@ export interface OpenOptions {
    * deposed at once, and may answer reads until it writes.
    */
   readonly ownership?: Omit<OwnershipOptions, 'clock'>;
+  /** Object store: when and how much the cleaner works. */
+  readonly cleaner?: Partial<CleanerOptions>;
 }
 
 /**
@@ -157,7 +161,11 @@ async function openMedium(
   const catalog = new ExternalCatalog(engine, externals, options.externals ?? imageExternals());
   await catalog.openAll();
   const recovered = !wasClean;
-  return new Store(engine, records.toTable(), random, { recovered, externals, catalog });
+  const cleaning =
+    medium instanceof ObjectLogMedium
+      ? { medium, options: { ...CLEANER_DEFAULTS, ...options.cleaner } }
+      : undefined;
+  return new Store(engine, records.toTable(), random, { recovered, externals, catalog, cleaning });
 }
 
 function nonceFrom(random: Random): () => Uint8Array {

@@ -20,6 +20,12 @@ import type { SplitState } from '../split/split-job.js';
 import { type SplitChange, SplitJobs } from '../split/split-jobs.js';
 import { planSplit, type SplitPlan, type SplitPlanOptions } from '../split/split-plan.js';
 import type { Engine } from '../store/engine.js';
+import {
+  Cleaner,
+  type CleanerOptions,
+  type CleanerStats,
+} from '../store/object-log/cleaner/cleaner.js';
+import type { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
@@ -87,6 +93,8 @@ export interface StoreStats {
   readonly background: 'free' | 'merge' | undefined;
   /** The store had not been closed when it was opened. */
   readonly recovered: boolean;
+  /** Of a store on an object store. */
+  readonly cleaner: CleanerStats | undefined;
 }
 
 export interface DeleteOptions {
@@ -122,6 +130,12 @@ export interface SplitJob {
   state(): SplitState | undefined;
 }
 
+/** What the cleaner of an object log works on, and how. */
+export interface Cleaning {
+  readonly medium: ObjectLogMedium;
+  readonly options: CleanerOptions;
+}
+
 export class Store {
   readonly #engine: Engine;
   readonly #table: VdiskTable;
@@ -132,6 +146,7 @@ export class Store {
   readonly #splits: SplitJobs;
   readonly #externals: ExternalCatalog;
   readonly #recovered: boolean;
+  readonly #cleaner: Cleaner | undefined;
 
   /** Use openStore. */
   constructor(
@@ -142,6 +157,8 @@ export class Store {
       readonly recovered: boolean;
       readonly externals: Externals;
       readonly catalog: ExternalCatalog;
+      /** Undefined: a store in place. */
+      readonly cleaning: Cleaning | undefined;
     },
   ) {
     const resolver = new Resolver(engine.trees, engine.options.memoryBytes, parts.externals);
@@ -158,9 +175,21 @@ export class Store {
     this.#externals = parts.catalog;
     this.#recovered = parts.recovered;
     // A TRIM or a shrink leaves a dying tree behind, and wakes nobody.
-    engine.onDurable = () => this.#background.wake();
+    engine.onDurable = () => this.#wake();
     this.#splits.resumeAll();
+    const { cleaning } = parts;
+    this.#cleaner =
+      cleaning === undefined
+        ? undefined
+        : new Cleaner(engine, cleaning.medium, cleaning.options, (from, to) =>
+            resolver.dropRanges(from, to),
+          );
+    this.#wake();
+  }
+
+  #wake(): void {
     this.#background.wake();
+    this.#cleaner?.wake();
   }
 
   /** A new vdisk that reads as zeros. @throws {StoreError} exists, invalid, out-of-space */
@@ -414,8 +443,13 @@ export class Store {
     return this.#hash(this.#table.get(name), options.signal);
   }
 
-  #hash(entry: VdiskEntry, signal?: AbortSignal): Promise<Uint8Array> {
-    return hashContent(this.#engine, this.#toVdisk(entry), entry, signal);
+  async #hash(entry: VdiskEntry, signal?: AbortSignal): Promise<Uint8Array> {
+    try {
+      return await hashContent(this.#engine, this.#toVdisk(entry), entry, signal);
+    } finally {
+      // A merge may have waited for it.
+      this.#background.wake();
+    }
   }
 
   /** Makes everything durable in the tree; the log is empty afterwards. */
@@ -429,6 +463,7 @@ export class Store {
       await this.#splits.idle();
       await this.#background.idle();
     } while (this.#splits.activeCount > 0 || !this.#background.isIdle);
+    await this.#cleaner?.idle();
   }
 
   stats(): StoreStats {
@@ -453,6 +488,7 @@ export class Store {
       cpInProgress: this.#engine.frozenGeneration !== undefined,
       background: this.#background.current,
       recovered: this.#recovered,
+      cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
     };
   }
 
@@ -460,6 +496,7 @@ export class Store {
   async close(): Promise<void> {
     await this.#splits.stop();
     await this.#background.stop();
+    await this.#cleaner?.stop();
     await this.#externals.close();
     await this.#engine.close();
   }

@@ -76,6 +76,11 @@ export class ConsistencyPoint {
     for (const upper of uppers) await upper();
     const freedData = await applyReferences(this.#context, this.#generation);
     await this.#writeRecords();
+    for (const renewal of this.#generation.renewals) {
+      // The usage file is the medium's to write.
+      if (renewal.name === 'usage') continue;
+      await this.#context.editor.renew(metafiles[renewal.name], renewal, this.#generation);
+    }
     for (const file of [metafiles.reference, metafiles.tree, metafiles.vdisk]) {
       await this.#placeMetafile(file);
     }

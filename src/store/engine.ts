@@ -199,7 +199,9 @@ export class Engine {
     const treeCount = trees.size + (frozen?.trees.size ?? 0);
     const vdiskCount = vdisks.size + (frozen?.vdisks.size ?? 0);
     const references = this.generation.referenceBlocks + (frozen?.referenceBlocks ?? 0);
+    const renewals = 3 * (this.generation.renewals.length + (frozen?.renewals.length ?? 0));
     const records =
+      renewals +
       Math.min(treeCount, Math.ceil(this.treeSlots.end / TREE_RECORDS_PER_BLOCK) + 1) +
       Math.min(vdiskCount, Math.ceil(this.vdiskSlots.end / VDISK_RECORDS_PER_BLOCK) + 1);
     return {

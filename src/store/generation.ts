@@ -55,6 +55,17 @@ export interface RenamingStep {
   readonly sharesBefore: number;
 }
 
+export type MetafileName = 'tree' | 'vdisk' | 'reference' | 'usage';
+
+/** A block of a metafile that is to be placed anew, as it is, if it still stands there. */
+export interface Renewal {
+  readonly name: MetafileName;
+  readonly vbn: number;
+  readonly fbn: number;
+  readonly level: number;
+  readonly crc: number;
+}
+
 export class Generation {
   readonly number: number;
   /** True if a block that is let go may have an entry in the reference file. */
@@ -80,6 +91,7 @@ export class Generation {
   /** Acts and ranges that are not in the log yet, in order. A unit is one act. */
   units: LogEntry[][] = [];
   dataFreeCount = 0;
+  readonly renewals: Renewal[] = [];
   /** Blocks of the reference file that this generation may change, of its two lower levels. */
   readonly #referenceFbns = new Set<number>();
   readonly #referenceUppers = new Set<number>();
@@ -203,7 +215,8 @@ export class Generation {
       this.metaFrees.size === 0 &&
       this.allocated.size === 0 &&
       !this.hasNewNames &&
-      this.sharedFrees.size === 0
+      this.sharedFrees.size === 0 &&
+      this.renewals.length === 0
     );
   }
 }

@@ -8,7 +8,8 @@ import { FLAG_IN_MEMORY, POINTER_WORDS } from '../layout/pointer.js';
 import type { BlockLoader } from './block-loader.js';
 import type { BufferPool } from './buffer-pool.js';
 import type { BufferTrees } from './buffer-tree.js';
-import type { Generation } from './generation.js';
+import type { Generation, Renewal } from './generation.js';
+import { namedAs } from './named-block.js';
 import type { Tree } from './tree.js';
 
 /** Dirty buffers of one level of a tree, with the pointers that name them, in order of FBN. */
@@ -39,6 +40,21 @@ export class MetafileEditor {
       if (buffer !== -2) return buffer;
       await this.#loader.loadMeta(this.trees.missVbn, this.trees.missCrc);
     }
+  }
+
+  /** Makes the block dirty as it is, if the file still names this VBN there. */
+  async renew(tree: Tree, renewal: Renewal, generation: Generation): Promise<void> {
+    const { vbn, fbn, level, crc } = renewal;
+    for (;;) {
+      this.pool.makeFree(tree.height + 2);
+      const named = namedAs(this.trees, tree, vbn, renewal);
+      if (named === 'load') await this.#loader.loadMeta(this.trees.missVbn, this.trees.missCrc);
+      else if (named === 'none') return;
+      else if (this.pool.find(vbn) < 0) await this.#loader.loadMeta(vbn, crc);
+      else break;
+    }
+    if (level === 0) this.trees.dirtyMetaBlock(tree, fbn, generation);
+    else this.trees.dirtyPath(tree, fbn, generation, level);
   }
 
   /** Loads a level-0 block and makes it dirty. */

@@ -20,6 +20,22 @@ export async function hashContent(
   entry: VdiskEntry,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
+  const { head } = entry;
+  // Nobody may give its blocks other places meanwhile: that would look like a change.
+  head.holds++;
+  try {
+    return await hashHeld(engine, vdisk, entry, signal);
+  } finally {
+    head.holds--;
+  }
+}
+
+async function hashHeld(
+  engine: Engine,
+  vdisk: Vdisk,
+  entry: VdiskEntry,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
   const isFixed = entry.record.kind === 'snapshot';
   if (!isFixed) await engine.consistencyPoint();
   const { head } = entry;

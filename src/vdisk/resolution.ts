@@ -226,6 +226,10 @@ export class Resolver {
   /** Pointers of these ranges moved from one tree to another. */
   dropRanges(from: number, to: number): void {
     for (const ranges of this.#ranges.values()) {
+      if (to - from === 1) {
+        if (ranges.delete(from)) this.#count--;
+        continue;
+      }
       for (const range of ranges.keys()) {
         if (range >= from && range < to && ranges.delete(range)) this.#count--;
       }

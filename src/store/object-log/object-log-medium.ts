@@ -15,14 +15,18 @@ import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import { encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import { type LogEntry, logEntryBytes } from '../../layout/log-entry.js';
-import { type BlockTag, RECORD_ENTRY_BYTES_MAX, type TagKind } from '../../layout/log-record.js';
+import {
+  type BlockTag,
+  decodeRecord,
+  RECORD_BLOCKS_MAX,
+  RECORD_ENTRY_BYTES_MAX,
+  type TagKind,
+} from '../../layout/log-record.js';
 import {
   SEGMENT_DATA,
-  SEGMENT_FREE,
   SEGMENT_META,
   USAGE_ENTRIES_PER_BLOCK,
   usageLive,
-  usageWord,
 } from '../../layout/usage-entry.js';
 import type { Generation } from '../generation.js';
 import type {
@@ -37,17 +41,14 @@ import type {
   RecoveredBatch,
   Urgency,
 } from '../medium.js';
-import { collectDirty, rootOf } from '../metafile.js';
-import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
-import { getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
+import { rootOf } from '../metafile.js';
+import { SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
+import { type FoundRecord, getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
 import type { OwnershipOptions } from './claimant.js';
 import { Ownership } from './ownership.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
-
-interface ReservedPlace {
-  readonly record: OpenRecord;
-  readonly vbn: number;
-}
+import { RecordLedger } from './record-ledger.js';
+import { type UsageParts, writeUsage } from './usage-writer.js';
 
 /** A consistency point is taken when the chain has grown by so many records. */
 const RECORDS_PER_CP = 64;
@@ -84,9 +85,7 @@ export class ObjectLogMedium implements Medium {
   readonly #chain: RecordChain;
   readonly #epoch: number;
   readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
-  readonly #kinds = new Map<number, number>();
-  /** Blocks that records were put with, of those that the usage file may not know yet. */
-  readonly #putBlocks = new Map<number, number>();
+  readonly #ledger = new RecordLedger();
   readonly #place: ObjectLogPlace;
   #host: MediumHost | undefined;
   #ownership: Ownership | undefined;
@@ -95,11 +94,11 @@ export class ObjectLogMedium implements Medium {
   readonly #generations = new Set<Generation>();
   readonly #inFlight = new VbnSet();
   readonly #replayFrom = new Map<number, number>();
-  /** Records that exist and may be dead at the next consistency point. */
-  readonly #known = new Set<number>();
   #freedBlocks = 0;
   readonly #dead: number[] = [];
   readonly #oldIndexKeys: string[] = [];
+  /** Blocks that were placed, without those that the cleaner placed again. */
+  blocksPlaced = 0;
 
   constructor(place: ObjectLogPlace) {
     const clock = place.ownership?.clock;
@@ -283,11 +282,48 @@ export class ObjectLogMedium implements Medium {
       }
     }
     this.#liveBlocks += vbns.length;
+    this.blocksPlaced += vbns.length;
     return { vbns, written: this.#chain.throttle() };
   }
 
   placeCopies(): PlacedCopies {
     throw new StoreError('unsupported', 'an object log does not copy blocks by itself');
+  }
+
+  /**
+   * Places data blocks in records of their own, which leave at once: a FLUSH cannot cut them short,
+   * and blocks that have stayed for long do not mix with what clients write now.
+   */
+  placeApart(blocks: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
+    const vbns: number[] = [];
+    // Records of lower numbers must not wait to be full: they are acknowledged before these.
+    this.#closeAll();
+    for (let start = 0; start < blocks.length; start += RECORD_BLOCKS_MAX) {
+      const record = this.#chain.open();
+      this.#ledger.opened(record.number, SEGMENT_DATA);
+      blocks.slice(start, start + RECORD_BLOCKS_MAX).forEach((block, index) => {
+        const vbn = this.#chain.copyIn(record, block, tags[start + index] as BlockTag);
+        this.#inFlight.add(vbn);
+        vbns.push(vbn);
+      });
+      record.cpNumber = this.#attached.currentCp();
+      this.#closeRecord(record);
+    }
+    this.#liveBlocks += vbns.length;
+    return { vbns, written: this.#chain.throttle() };
+  }
+
+  /** True if nothing but the last consistency point names blocks of the record. */
+  isSettled(record: number): boolean {
+    return record < this.#fsinfo.replayFrom && !this.#isHeld(record);
+  }
+
+  /** The whole record; undefined if it is missing or damaged. @throws {StoreError} device */
+  async readRecord(number: number): Promise<FoundRecord | undefined> {
+    const object = await getPatiently(this.#objects, recordKey(this.#prefix, number));
+    const record = object === undefined ? undefined : decodeRecord(object, this.#fsinfo.uuid);
+    if (object === undefined || record?.number !== number) return undefined;
+    return { record, object };
   }
 
   #openOf(kind: TagKind): OpenRecord {
@@ -299,8 +335,7 @@ export class ObjectLogMedium implements Medium {
     if (open === undefined) {
       open = this.#chain.open();
       this.#open[kind] = open;
-      this.#known.add(open.number);
-      this.#kinds.set(open.number, kind === 'data' ? SEGMENT_DATA : SEGMENT_META);
+      this.#ledger.opened(open.number, kind === 'data' ? SEGMENT_DATA : SEGMENT_META);
     }
     return open;
   }
@@ -314,7 +349,7 @@ export class ObjectLogMedium implements Medium {
   }
 
   #closeRecord(record: OpenRecord): void {
-    this.#putBlocks.set(record.number, record.blocks.length);
+    this.#ledger.closed(record);
     this.#chain.close(record, 'data');
   }
 
@@ -341,7 +376,7 @@ export class ObjectLogMedium implements Medium {
 
   claim(vbn: number, generation: Generation): void {
     if (generation.allocated.has(vbn)) return;
-    this.#kinds.set(Math.floor(vbn / SEGMENT_BLOCKS), SEGMENT_DATA);
+    this.#ledger.kinds.set(Math.floor(vbn / SEGMENT_BLOCKS), SEGMENT_DATA);
     this.#liveBlocks++;
     this.adopt(vbn, 'data', generation);
   }
@@ -376,10 +411,7 @@ export class ObjectLogMedium implements Medium {
   async *recover(): AsyncGenerator<RecoveredBatch> {
     const walk = walkChain(this.#objects, this.#prefix, this.#fsinfo, this.#epoch);
     for await (const { record } of walk) {
-      if (record.kind !== 'seal') {
-        this.#known.add(record.number);
-        this.#putBlocks.set(record.number, record.blocks);
-      }
+      if (record.kind !== 'seal') this.#ledger.found(record);
       if (record.entries.length === 0) continue;
       yield {
         cpNumber: record.cpNumber,
@@ -400,7 +432,7 @@ export class ObjectLogMedium implements Medium {
     this.#closeAll();
     const replayFrom = this.#replayFrom.get(generation.number);
     invariant(replayFrom !== undefined, 'the log was marked when the generation was frozen');
-    await this.#writeUsage(generation, freed);
+    await writeUsage(this.#usageParts, generation, freed);
     this.#closeAll();
     const dead = await this.#findDead(generation, replayFrom);
     const before = this.#fsinfo;
@@ -426,10 +458,25 @@ export class ObjectLogMedium implements Medium {
     this.#fsinfo = fsinfo;
     this.#replayFrom.delete(generation.number);
     this.#generations.delete(generation);
-    this.#forgetCounted(replayFrom);
+    this.#ledger.forgetBelow(replayFrom, (record) => this.#isHeld(record));
     this.#freedBlocks += freed.size;
     this.#dead.push(...dead);
-    this.#known.add(cpRecord);
+    this.#ledger.known.add(cpRecord);
+  }
+
+  get #usageParts(): UsageParts {
+    const { editor, usage } = this.#attached;
+    return {
+      editor,
+      usage,
+      chain: this.#chain,
+      ledger: this.#ledger,
+      close: (record) => this.#closeRecord(record),
+      adopt: (vbn, generation) => {
+        this.#liveBlocks++;
+        this.adopt(vbn, 'meta', generation);
+      },
+    };
   }
 
   async #putCpRecord(fsinfo: Fsinfo): Promise<number> {
@@ -457,114 +504,13 @@ export class ObjectLogMedium implements Medium {
     return record.number;
   }
 
-  /** Brings the live counts up to date and puts the blocks of the usage file into records. */
-  async #writeUsage(generation: Generation, freed: VbnSet): Promise<void> {
-    const { editor, usage } = this.#attached;
-    const applied = new Map<number, number>();
-    const assigned = new Map<number, ReservedPlace>();
-    const records: OpenRecord[] = [];
-    for (;;) {
-      for (const vbn of generation.metaFrees.values()) freed.add(vbn);
-      const touched = new Set([...generation.allocated.segments(), ...freed.segments()]);
-      let changed = false;
-      for (const record of [...touched].sort((a, b) => a - b)) {
-        const target = count(generation.allocated, record) - count(freed, record);
-        const delta = target - (applied.get(record) ?? 0);
-        if (delta === 0 && applied.has(record)) continue;
-        applied.set(record, target);
-        changed = true;
-        await this.#applyUsage(record, delta, generation);
-      }
-      collectDirty(editor.pool, usage.root, usage.height).forEach((dirty, level) => {
-        dirty.buffers.forEach((buffer, index) => {
-          if (assigned.has(buffer)) return;
-          changed = true;
-          const fbn = dirty.fbns[index] as number;
-          assigned.set(buffer, this.#reserveUsage(records, generation, { fbn, level }));
-        });
-      });
-      if (!changed) break;
-    }
-    // Their entries stand in blocks that are dirty by now.
-    for (const record of records) await this.#notePut(record, generation);
-    this.#settleUsage(assigned);
-    for (const record of records) {
-      record.cpNumber = generation.number;
-      this.#closeRecord(record);
-    }
-  }
-
-  async #applyUsage(record: number, delta: number, generation: Generation): Promise<void> {
-    const { editor, usage } = this.#attached;
-    const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
-    const buffer = await editor.edit(usage, fbn, generation);
-    const words = editor.pool.wordsOf(buffer);
-    const at = editor.pool.wordStart(buffer) + (record % USAGE_ENTRIES_PER_BLOCK) * 2;
-    const live = usageLive(words[at] as number) + delta;
-    invariant(live >= 0 && live <= SEGMENT_BLOCKS, `record ${record} has ${live} live blocks`);
-    const kind = this.#kinds.get(record) ?? ((words[at] as number) >>> 16) & 0xff;
-    words[at] = live === 0 ? SEGMENT_FREE : usageWord(live, kind);
-    const put = this.#putBlocks.get(record) ?? Math.max(words[at + 1] as number, live);
-    words[at + 1] = live === 0 ? 0 : put;
-    if (live === 0) this.#known.add(record);
-  }
-
-  /** The usage file's own records grow until all of its blocks have a place: counted at the end. */
-  async #notePut(record: OpenRecord, generation: Generation): Promise<void> {
-    const { editor, usage } = this.#attached;
-    const fbn = Math.floor(record.number / USAGE_ENTRIES_PER_BLOCK);
-    const buffer = await editor.edit(usage, fbn, generation);
-    const words = editor.pool.wordsOf(buffer);
-    const at = editor.pool.wordStart(buffer) + (record.number % USAGE_ENTRIES_PER_BLOCK) * 2;
-    if (usageLive(words[at] as number) > 0) words[at + 1] = record.blocks.length;
-  }
-
-  /**
-   * Takes a place for a block whose bytes come later, in a record of its own: an open one that a
-   * FLUSH can close would leave too early.
-   */
-  #reserveUsage(
-    records: OpenRecord[],
-    generation: Generation,
-    { fbn, level }: Pick<BlockTag, 'fbn' | 'level'>,
-  ): ReservedPlace {
-    let record = records.at(-1);
-    if (record === undefined || record.isFull) {
-      record = this.#chain.open();
-      this.#known.add(record.number);
-      this.#kinds.set(record.number, SEGMENT_META);
-      records.push(record);
-    }
-    const tag: BlockTag = { treeId: 0, fbn, level, crc: 0, kind: 'meta' };
-    const vbn = this.#chain.copyIn(record, new Uint8Array(BLOCK_BYTES), tag);
-    this.#liveBlocks++;
-    this.adopt(vbn, 'meta', generation);
-    return { record, vbn };
-  }
-
-  #settleUsage(assigned: ReadonlyMap<number, ReservedPlace>): void {
-    const { editor, usage } = this.#attached;
-    for (const level of collectDirty(editor.pool, usage.root, usage.height)) {
-      for (const buffer of level.buffers) {
-        const place = assigned.get(buffer);
-        invariant(place !== undefined, 'every usage block has its VBN');
-        const bytes = editor.pool.bytes(buffer);
-        const crc = crc32(bytes);
-        const index = place.vbn % SEGMENT_BLOCKS;
-        (place.record.blocks[index] as Uint8Array).set(bytes);
-        place.record.tags[index] = { ...(place.record.tags[index] as BlockTag), crc };
-        editor.trees.settle(buffer, place.vbn, crc, undefined, 0, false);
-      }
-    }
-  }
-
   /** Records below replayFrom in which this consistency point has nothing live. */
   async #findDead(generation: Generation, replayFrom: number): Promise<number[]> {
     const { editor, usage } = this.#attached;
     const dead: number[] = [];
-    for (const record of [...this.#known]) {
+    for (const record of [...this.#ledger.known]) {
       if (record >= replayFrom || this.#isHeld(record, generation)) continue;
-      this.#known.delete(record);
+      this.#ledger.known.delete(record);
       const fbn = Math.floor(record / USAGE_ENTRIES_PER_BLOCK);
       const buffer = fbn >= usage.capacityFbn ? -1 : await editor.load(usage, fbn);
       const at = (record % USAGE_ENTRIES_PER_BLOCK) * 2;
@@ -575,15 +521,6 @@ export class ObjectLogMedium implements Medium {
       dead.push(record);
     }
     return dead;
-  }
-
-  /** Of older records the usage file says all, unless a block of them still waits for its tree. */
-  #forgetCounted(replayFrom: number): void {
-    for (const record of this.#putBlocks.keys()) {
-      if (record >= replayFrom || this.#isHeld(record)) continue;
-      this.#putBlocks.delete(record);
-      this.#kinds.delete(record);
-    }
   }
 
   /** True if blocks of the record belong to a later generation, or to none yet. */
@@ -601,7 +538,7 @@ export class ObjectLogMedium implements Medium {
     this.#liveBlocks -= this.#freedBlocks;
     this.#freedBlocks = 0;
     const keys = this.#dead.splice(0).map((record) => {
-      this.#kinds.delete(record);
+      this.#ledger.kinds.delete(record);
       return recordKey(this.#prefix, record);
     });
     keys.push(...this.#oldIndexKeys.splice(0, Math.max(0, this.#oldIndexKeys.length - 2)));
@@ -613,11 +550,6 @@ export class ObjectLogMedium implements Medium {
     this.#ownership?.end();
     await Promise.resolve();
   }
-}
-
-function count(set: VbnSet, record: number): number {
-  const bits = set.bitsOf(record);
-  return bits === undefined ? 0 : popcountAll(bits);
 }
 
 /** Groups units into what fits beside a full set of tags; a unit is never torn apart. */
