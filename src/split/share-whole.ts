@@ -11,7 +11,7 @@
  * 4. The look and the pointer are one synchronous step: a client's write always wins.
  */
 import { BLOCK_BYTES, FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
-import { FLAG_FILLED, FLAG_SHARED, vbnAt, ZERO_VBN } from '../layout/pointer.js';
+import { FLAG_FILLED, FLAG_IN_MEMORY, FLAG_SHARED, vbnAt, ZERO_VBN } from '../layout/pointer.js';
 import { WALK_HOLE, WALK_MISS } from '../store/buffer-tree.js';
 import type { Reservation } from '../store/reservation.js';
 import type { Tree } from '../store/tree.js';
@@ -190,6 +190,8 @@ function shareNow(parts: SplitParts, place: Place, known: Known): WholeShare | L
   const candidate = findCandidate(parts, place, engine.trees.level, mayFlag !== false);
   if (candidate === undefined || typeof candidate === 'string') return candidate;
   const { level, pointer, isPlain } = candidate;
+  // A dirty root would lose the flag when it is placed, and what it leads to is not all placed.
+  if (isPlain && ((backing.root[1] as number) & FLAG_IN_MEMORY) !== 0) return 'dirty';
   if (isPlain && mayFlag === undefined) return 'plain';
   const blocks = countOf(parts, backing, candidate, known);
   if (blocks === undefined) return { level, pointer };
