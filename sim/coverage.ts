@@ -30,6 +30,9 @@ export interface Totals {
   /** Under way when the power was cut. */
   splitsInterrupted: number;
   /** Indirect blocks that splits shared, and of these the ones of level 2 and more. */
+  /** Blocks served from the cache file, and those that were found damaged there. */
+  cacheHits: number;
+  cacheDamaged: number;
   /** Records that the cleaner emptied, what it placed again for that, and records it left. */
   recordsEmptied: number;
   dataCleaned: number;
@@ -60,6 +63,8 @@ function newTotals(): Totals {
     splitsCompleted: 0,
     splitsCancelled: 0,
     splitsInterrupted: 0,
+    cacheHits: 0,
+    cacheDamaged: 0,
     recordsEmptied: 0,
     dataCleaned: 0,
     metaCleaned: 0,

@@ -7,8 +7,10 @@
 import { isStoreError } from '../src/base/store-error.js';
 import { MIB, PIB } from '../src/base/units.js';
 import type { LogSink } from '../src/env/log-sink.js';
+import { MemoryDevice } from '../src/env/memory-device.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
+import { SparseBytes } from '../src/env/sparse-bytes.js';
 import { checkStore } from '../src/main/check.js';
 import {
   formatStore,
@@ -30,6 +32,8 @@ import { SimulatedExternals } from './world/simulated-externals.js';
 import type { VirtualClock } from './world/virtual-clock.js';
 
 const STORE_BYTES = 64 * MIB;
+/** Eight groups: far less than what is read. */
+const CACHE_BYTES = 4 * MIB;
 const OPENS_MAX = 4;
 /** What a read of an image takes. */
 const EXTERNAL_MS = 0.1;
@@ -54,12 +58,15 @@ export class Harness {
   readonly #options: HarnessOptions;
   /** Of the program, not of the world. */
   readonly #storeRandom: Random;
+  readonly #cacheRandom: Random;
+  readonly #cacheBytes = new SparseBytes(MIB);
 
   constructor(options: HarnessOptions) {
     const { seed, world, medium, trace } = options;
     this.#options = options;
     this.random = seededRandom(seed);
     this.#storeRandom = seededRandom(seed + 2 ** 40);
+    this.#cacheRandom = seededRandom(seed + 2 ** 42);
     this.machine = newMachine({
       world,
       medium,
@@ -88,6 +95,21 @@ export class Harness {
       random: this.#storeRandom,
       clock: this.machine.clock,
     });
+  }
+
+  /**
+   * A local disk for a cache, in every second seed: it outlives the machine, and rots a little.
+   * What is read through it must be what was written all the same.
+   */
+  #cacheDisk(): { readonly cache?: MemoryDevice } {
+    const { seed, medium } = this.#options;
+    if (medium !== 'object-log' || seed % 2 === 0) return {};
+    const random = this.#cacheRandom;
+    for (let flips = random.below(6); flips > 0; flips--) {
+      this.#cacheBytes.flipBit(random.below(CACHE_BYTES), random.below(8));
+    }
+    const options = { sizeBytes: CACHE_BYTES, name: 'sim-cache', bytes: this.#cacheBytes };
+    return { cache: new MemoryDevice(options) };
   }
 
   /** Undefined if power failed before the store was open. */
@@ -120,7 +142,14 @@ export class Harness {
     );
     const { trace } = this.parts;
     const log: LogSink = ({ event, message }) => trace?.(`  log: ${event}: ${message}`);
-    const opened = openPatiently(machine.source, { ...options, random, clock, externals, log });
+    const opened = openPatiently(machine.source, {
+      ...options,
+      ...this.#cacheDisk(),
+      random,
+      clock,
+      externals,
+      log,
+    });
     const store = await Promise.race([opened, cut]);
     isOpen = true;
     machine.cutAtCall(0, () => undefined);
@@ -183,6 +212,8 @@ export class Harness {
       throw new Violation(`${stats.blocksHealed} metadata blocks were not what was written`);
     }
     totals.splitsCompleted += stats.splitsCompleted;
+    totals.cacheHits += stats.cache?.fileHits ?? 0;
+    totals.cacheDamaged += stats.cache?.file?.damaged ?? 0;
     totals.recordsEmptied += stats.cleaner?.recordsEmptied ?? 0;
     totals.dataCleaned += stats.cleaner?.dataBlocksMoved ?? 0;
     totals.metaCleaned += stats.cleaner?.metaBlocksMoved ?? 0;

@@ -13,6 +13,7 @@ import { fromHex } from '../layout/bytes.js';
 import { Engine } from '../store/engine.js';
 import { formatDevice, openDevice } from '../store/in-place/format.js';
 import type { Medium } from '../store/medium.js';
+import { CacheFile } from '../store/object-log/cache/cache-file.js';
 import type { OwnershipOptions } from '../store/object-log/claimant.js';
 import { CLEANER_DEFAULTS, type CleanerOptions } from '../store/object-log/cleaner/cleaner.js';
 import { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
@@ -58,6 +59,11 @@ export interface OpenOptions {
    * deposed at once, and may answer reads until it writes.
    */
   readonly ownership?: Omit<OwnershipOptions, 'clock'>;
+  /**
+   * Object store: keeps blocks that were read, across restarts. The store closes it. One that fails
+   * is not used any more, and nothing else happens.
+   */
+  readonly cache?: Device;
   /** Object store: when and how much the cleaner works. */
   readonly cleaner?: Partial<CleanerOptions>;
 }
@@ -110,6 +116,7 @@ export async function openStore(
 async function openSource(source: StoreSource, options: OpenOptions): Promise<Store> {
   const random = options.random ?? seededRandom(entropySeed());
   if (source.kind === 'device') {
+    await options.cache?.close();
     const medium = await openDevice(source.device, options.log ?? silentLog);
     return openMedium(medium, options, random, () => Promise.resolve());
   }
@@ -117,6 +124,10 @@ async function openSource(source: StoreSource, options: OpenOptions): Promise<St
   const clock = options.clock ?? systemClock;
   const ownership = options.ownership && { ...options.ownership, clock };
   const medium = await openObjectLog(objects, prefix, nonceFrom(random), ownership);
+  if (options.cache !== undefined) {
+    const { uuid } = medium.fsinfo;
+    medium.useCacheFile(await CacheFile.open(options.cache, uuid, options.log ?? silentLog));
+  }
   try {
     return await openMedium(medium, options, random, () => medium.predecessorSilent());
   } catch (error) {

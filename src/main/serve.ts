@@ -25,6 +25,7 @@ import { entropySeed } from './entropy.js';
 import { imageExternals } from './image-externals.js';
 import { openWithin } from './image-folders.js';
 import { toListeners } from './listeners.js';
+import { objectLogOptions } from './object-log-options.js';
 import { openStore } from './open-store.js';
 import { ownershipOf } from './owner.js';
 import { Service } from './service.js';
@@ -166,6 +167,7 @@ async function openIn(place: StorePlace, settings: Settings, log: LogSink): Prom
       cpIntervalMs: settings['store.cp-interval-ms'],
       externals: imageExternals(openWithin(settings['images.folders'])),
       ownership: ownershipOf(settings),
+      ...(await objectLogOptions(settings, log)),
       log,
     });
   } catch (error) {

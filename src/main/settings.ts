@@ -6,7 +6,7 @@
  * `KEIKI_NBD_ALLOW_INSECURE` in the environment and `--nbd-allow-insecure` as a flag; a few have a
  * shorter name of their own there.
  */
-import { formatBytes, GIB, MIB, STORE_BYTES_MAX, STORE_BYTES_MIN } from '../base/units.js';
+import { formatBytes, GIB, MIB, STORE_BYTES_MAX, STORE_BYTES_MIN, TIB } from '../base/units.js';
 
 interface Common {
   readonly summary: string;
@@ -77,6 +77,26 @@ export const SETTINGS = {
     minimum: 2 * MIB,
     maximum: 64 * GIB,
     summary: 'Of these, how many may wait for a consistency point; half of them if not given',
+  },
+  'store.cache-file': {
+    kind: 'path',
+    shortName: 'cache-file',
+    summary: 'Object store: file on a local disk that keeps blocks that were read; made if missing',
+  },
+  'store.cache-size': {
+    kind: 'bytes',
+    shortName: 'cache-size',
+    minimum: 16 * MIB,
+    maximum: TIB,
+    fallback: 16 * GIB,
+    summary: 'Object store: size of the cache file; its index takes 7 MiB of memory a GiB',
+  },
+  'store.live-percent': {
+    kind: 'count',
+    minimum: 0,
+    maximum: 95,
+    fallback: 70,
+    summary: 'Object store: when less than this is live the cleaner works; 0: never',
   },
   'store.cp-interval-ms': {
     kind: 'milliseconds',

@@ -20,6 +20,7 @@ import type { SplitState } from '../split/split-job.js';
 import { type SplitChange, SplitJobs } from '../split/split-jobs.js';
 import { planSplit, type SplitPlan, type SplitPlanOptions } from '../split/split-plan.js';
 import type { Engine } from '../store/engine.js';
+import type { BlockCacheStats } from '../store/object-log/cache/block-cache.js';
 import {
   Cleaner,
   type CleanerOptions,
@@ -95,6 +96,7 @@ export interface StoreStats {
   readonly recovered: boolean;
   /** Of a store on an object store. */
   readonly cleaner: CleanerStats | undefined;
+  readonly cache: BlockCacheStats | undefined;
 }
 
 export interface DeleteOptions {
@@ -147,6 +149,7 @@ export class Store {
   readonly #externals: ExternalCatalog;
   readonly #recovered: boolean;
   readonly #cleaner: Cleaner | undefined;
+  readonly #cleaning: Cleaning | undefined;
 
   /** Use openStore. */
   constructor(
@@ -178,6 +181,7 @@ export class Store {
     engine.onDurable = () => this.#wake();
     this.#splits.resumeAll();
     const { cleaning } = parts;
+    this.#cleaning = cleaning;
     this.#cleaner =
       cleaning === undefined
         ? undefined
@@ -489,6 +493,7 @@ export class Store {
       background: this.#background.current,
       recovered: this.#recovered,
       cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
+      cache: this.#cleaning?.medium.cacheStats,
     };
   }
 

@@ -11,7 +11,7 @@
 import { crc32 } from '../../base/checksum.js';
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import { BLOCK_BYTES, MIB, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import { encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import { type LogEntry, logEntryBytes } from '../../layout/log-entry.js';
@@ -43,6 +43,8 @@ import type {
 } from '../medium.js';
 import { rootOf } from '../metafile.js';
 import { SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
+import { BlockCache, type BlockCacheStats } from './cache/block-cache.js';
+import type { CacheFile } from './cache/cache-file.js';
 import { type FoundRecord, getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
 import type { OwnershipOptions } from './claimant.js';
 import { Ownership } from './ownership.js';
@@ -61,6 +63,9 @@ const SLOP_BLOCKS: Record<Urgency, number> = {
   merge: 64,
   release: 0,
 };
+
+/** Memory for what was read ahead. */
+const AHEAD_BYTES = 16 * MIB;
 
 export interface ObjectLogPlace {
   readonly objects: ObjectStore;
@@ -97,6 +102,7 @@ export class ObjectLogMedium implements Medium {
   #freedBlocks = 0;
   readonly #dead: number[] = [];
   readonly #oldIndexKeys: string[] = [];
+  #cache = new BlockCache((vbn, count) => this.#fetch(vbn, count), AHEAD_BYTES, undefined);
   /** Blocks that were placed, without those that the cleaner placed again. */
   blocksPlaced = 0;
 
@@ -177,7 +183,7 @@ export class ObjectLogMedium implements Medium {
       }
       let end = start + 1;
       while (end < into.length && this.#sameObject(vbn, start, end)) end++;
-      await this.#readObject(vbn + start, into.slice(start, end));
+      await this.#cache.read(vbn + start, into.slice(start, end));
       start = end;
     }
   }
@@ -190,19 +196,25 @@ export class ObjectLogMedium implements Medium {
     );
   }
 
-  async #readObject(vbn: number, into: readonly Uint8Array[]): Promise<void> {
+  /** Blocks of one record; fewer where it ends. */
+  async #fetch(vbn: number, count: number): Promise<Uint8Array> {
     const record = Math.floor(vbn / SEGMENT_BLOCKS);
     const offset = (vbn % SEGMENT_BLOCKS) * BLOCK_BYTES;
     const key = recordKey(this.#prefix, record);
-    const bytes = await getPatiently(this.#objects, key, offset, into.length * BLOCK_BYTES);
-    if (bytes === undefined || bytes.length !== into.length * BLOCK_BYTES) {
-      // It may have been deleted by whoever owns the store now.
-      await this.#ownership?.look();
-      throw new StoreError('device', `${this.name}: record ${record} is missing or too short`);
-    }
-    into.forEach((block, index) => {
-      block.set(bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES));
-    });
+    const bytes = await getPatiently(this.#objects, key, offset, count * BLOCK_BYTES);
+    if (bytes !== undefined) return bytes;
+    // It may have been deleted by whoever owns the store now.
+    await this.#ownership?.look();
+    throw new StoreError('device', `${this.name}: record ${record} is missing`);
+  }
+
+  get cacheStats(): BlockCacheStats {
+    return this.#cache.stats;
+  }
+
+  /** Keeps blocks that were read in this file, too, from now on. */
+  useCacheFile(file: CacheFile): void {
+    this.#cache = new BlockCache((vbn, count) => this.#fetch(vbn, count), AHEAD_BYTES, file);
   }
 
   readSecondCopy(): Promise<boolean> {
@@ -548,7 +560,7 @@ export class ObjectLogMedium implements Medium {
 
   async close(): Promise<void> {
     this.#ownership?.end();
-    await Promise.resolve();
+    await this.#cache.close();
   }
 }
 
