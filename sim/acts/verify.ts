@@ -29,10 +29,11 @@ export async function verify(life: Life): Promise<void> {
     throw new Violation(`verify ${name}: ${certificate.refutations} findings, not these`);
   }
   const isRefuted = findings.length > 0;
-  if (isRefuted && before === 'no') {
+  // A snapshot of its own that loses its name meanwhile, and that others hold, is foreign then.
+  const after = disk.isGone ? 'perhaps' : isAssociated(life, disk);
+  if (isRefuted && before === 'no' && after === 'no') {
     throw new Violation(`verify ${name}: ${findings[0]?.message}, but it stood alone`);
   }
-  const after = disk.isGone ? 'perhaps' : isAssociated(life, disk);
   if (!isRefuted && before === 'yes' && after === 'yes') {
     throw new Violation(`verify ${name}: it is said to stand alone, and reads through another`);
   }
