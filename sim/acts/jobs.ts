@@ -8,7 +8,7 @@ import type { Answer, Life } from '../life.js';
 import type { ModelDisk, ModelSplit } from '../model/disk.js';
 import { touchedSectors } from '../model/disk.js';
 import type { Layer } from '../model/layer.js';
-import { known, Violation } from '../model/violation.js';
+import { Violation } from '../model/violation.js';
 import { drawPolicy, type Policy } from './split-control.js';
 import { checkCertificate } from './verify.js';
 
@@ -88,7 +88,7 @@ async function watchSplit(
     if (split?.isCancelled === true && answer.error === 'not-found') return;
     // A split ends early only with its vdisk, or with the oldest of the vdisk's snapshots.
     root.split = undefined;
-    if (answer.error !== 'not-found' || !known('B2')) {
+    if (answer.error !== 'not-found') {
       throw life.unexpected('split-end', root.name, answer);
     }
   }

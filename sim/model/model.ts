@@ -12,7 +12,7 @@ import type { VdiskInfo } from '../../src/main/store.js';
 import type { Contents } from '../content.js';
 import { ModelDisk, type ModelParts, type ModelSplit, type Moments } from './disk.js';
 import { Layer } from './layer.js';
-import { known, Violation } from './violation.js';
+import { Violation } from './violation.js';
 
 /** What `list` of a store says, by name. */
 export type Listing = ReadonlyMap<string, VdiskInfo>;
@@ -400,7 +400,7 @@ export class Model {
       if (backing === undefined) {
         this.endSplit(root, split);
       } else if (backing !== '') {
-        if (split.isDurable && this.splitWith(root).length === 0 && !known('R2')) {
+        if (split.isDurable && this.splitWith(root).length === 0) {
           throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
         }
         root.split = undefined;

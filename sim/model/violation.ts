@@ -2,8 +2,3 @@
 export class Violation extends Error {
   override readonly name = 'Violation';
 }
-
-/** TEMPORARY: faults that are known and not mended yet. */
-export function known(id: string): boolean {
-  return (process.env.SIM_KNOWN ?? '').split(',').includes(id);
-}
