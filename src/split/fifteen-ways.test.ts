@@ -507,7 +507,7 @@ inEachWay('13. siblings splitting together read each backing block once', async 
   const blocks = store.stats().splitBackingBlocksRead;
   assert.equal(blocks, mode === 'copy' ? content.length / BLOCK_BYTES : 0);
   const metadata = test.bytesRead - before - blocks * BLOCK_BYTES;
-  assert.ok(metadata < MIB, `${metadata} bytes read beside the blocks`);
+  assert.ok(metadata < (test.medium === 'in-place' ? MIB : 2 * MIB), `${metadata} bytes more`);
   for (const name of names) await reads(store.vdisk(name), content);
 });
 

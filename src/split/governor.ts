@@ -37,8 +37,10 @@ const FIRST_RATE = 32 * MIB;
 const RATE_FACTOR = 1.25;
 const RATE_STEP = 2 * MIB;
 const RATE_MAX = 4096 * MIB;
-/** Below it steps are small; at it a long one comes once a second. */
+/** Below it steps are small: beside clients a long one may come once a second. */
 const SMALL_RATE = 4 * MIB;
+/** Of a rate that somebody has asked for, it is to look like one. */
+const SMALL_RATE_ASKED = 32 * MIB;
 /** How much of what was seen counts in the next cycle: consistency points are rare. */
 const ALONE_KEPT = 0.93;
 const TOGETHER_KEPT = 0.7;
@@ -114,8 +116,9 @@ export class Governor {
    * time, so many short ones disturb more requests than few long ones do. Only below this rate
    * would the pauses between long ones become so long that it does not look like a rate any more.
    */
-  isSmall({ rate }: Pace): boolean {
-    return rate !== undefined && rate < SMALL_RATE;
+  isSmall({ rate, policy }: Pace): boolean {
+    const small = policy.pace === 'rate' ? SMALL_RATE_ASKED : SMALL_RATE;
+    return rate !== undefined && rate < small;
   }
 
   /** What the jobs have done together counts as the most that one of them did. */

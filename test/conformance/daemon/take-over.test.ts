@@ -29,7 +29,7 @@ it('a second server is refused while the first lives; --take-over deposes it', a
     await nbdsh(uri('api'), "assert h.pread(4096, 0) == b'kept' * 1024");
     const second = serve('second', '--take-over');
     assert.equal(await first.ended, EXIT_DEPOSED);
-    assert.match(first.log, /another server has taken the store over, and epoch 2/);
+    assert.match(first.log, /another server has taken this store over, and epoch 2/);
     await second.logged(/ready: /);
     await nbdsh(uri('second'), "assert h.pread(4096, 0) == b'kept' * 1024");
   } finally {
