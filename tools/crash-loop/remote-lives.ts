@@ -58,11 +58,14 @@ export async function inTime<T>(
   when: string,
   underWay: () => string[],
 ): Promise<T> {
-  const late = sleep(ENDS_MS_MAX).then(() => {
-    throw new Violation(`${when}, no answer to: ${underWay().join('; ')}`);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new Violation(`${when}, no answer to: ${underWay().join('; ')}`));
+    }, ENDS_MS_MAX);
   });
-  late.catch(() => undefined);
-  return Promise.race([work, late]);
+  // Left to run, it would keep the process for as long.
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 export function sleep(ms: number): Promise<void> {

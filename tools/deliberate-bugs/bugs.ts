@@ -225,7 +225,7 @@ export const BUGS: readonly DeliberateBug[] = [
     what: 'object log: a record counts one live block too few',
     patches: [
       {
-        file: OBJECT_LOG,
+        file: 'src/store/object-log/usage-writer.ts',
         find: 'const live = usageLive(words[at] as number) + delta;',
         replace:
           'const live = Math.max(0, usageLive(words[at] as number) + delta - (delta > 1 ? 1 : 0));',
@@ -499,8 +499,8 @@ export const BUGS: readonly DeliberateBug[] = [
     patches: [
       {
         file: OBJECT_LOG,
-        find: "if (record.kind !== 'seal') this.#known.add(record.number);",
-        replace: 'this.#known.add(record.number);',
+        find: "if (record.kind !== 'seal') this.#ledger.found(record);",
+        replace: 'this.#ledger.found(record);',
       },
     ],
     caughtBy: [servers(NOTICED)],
