@@ -166,7 +166,10 @@ export class SplitLoop {
       const task = { clone: tree, mode: split.mode, fields, reservation, ...source };
       // One range a turn: clients wait for as much at most.
       if (fills.length > 0) await clock.yield();
-      fills.push(fillFields(parts, task));
+      const fill = fillFields(parts, task);
+      // It may fail before all have begun: settleAll tells of it.
+      fill.catch(() => undefined);
+      fills.push(fill);
     }
     const outcomes = await settleAll(fills);
     const endedMs = clock.nowMs();
