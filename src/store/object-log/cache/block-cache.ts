@@ -76,7 +76,9 @@ export class BlockCache {
       waits.push(this.#readMissing(vbn + first, wanted, isLast ? end : 0, isLong));
       start = stop;
     }
-    await Promise.all(waits);
+    // All must have ended before the caller may use its buffers again, even if one failed.
+    const outcomes = await Promise.allSettled(waits);
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   #takeAhead(vbn: number, into: Uint8Array): boolean {

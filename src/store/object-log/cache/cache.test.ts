@@ -217,4 +217,30 @@ describe('block cache', () => {
     isBroken = false;
     await readSome(cache, 1030, 1);
   });
+
+  test('a read has not ended while any of its blocks is on its way, though one has failed', async () => {
+    const file = await CacheFile.open(newDevice(4), UUID, silent);
+    await fill(file, 1031, 1);
+    let come: (bytes: Uint8Array) => void = () => undefined;
+    const cache = new BlockCache(
+      (vbn) =>
+        vbn === 1030
+          ? Promise.reject(new StoreError('device', 'no'))
+          : new Promise((resolve) => {
+              come = resolve;
+            }),
+      1 << 20,
+      file,
+    );
+    const blocks = [0, 1, 2].map(() => new Uint8Array(BLOCK_BYTES));
+    let hasEnded = false;
+    const read = cache.read(1030, blocks).finally(() => {
+      hasEnded = true;
+    });
+    read.catch(() => undefined);
+    await settled();
+    assert.equal(hasEnded, false, 'the caller would use these blocks again');
+    come(blockOf(1032));
+    await assert.rejects(read, /no/);
+  });
 });
