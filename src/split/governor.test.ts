@@ -15,19 +15,30 @@ interface Run {
   readonly policies: readonly Partial<SplitPolicy>[];
   /** Milliseconds that a client's request takes while splits fill so much a second. */
   readonly latencyMs?: (bytesPerSecond: number) => number;
+  /** From one turn of the clients to the next; default 10 ms. */
+  readonly turnMs?: (bytesPerSecond: number) => number;
+  /** Milliseconds of each second in which a consistency point is written. */
+  readonly cpMs?: readonly [from: number, to: number];
+  /** What a request takes then. */
+  readonly cpLatencyMs?: number;
   /** Clients rest in these seconds. */
   readonly isQuiet?: (second: number) => boolean;
 }
 
 /** Bytes that each of the splits filled in each second. */
-async function run({ seconds, policies, latencyMs, isQuiet }: Run): Promise<number[][]> {
+async function run(parts: Run): Promise<number[][]> {
+  const { seconds, policies, latencyMs, turnMs, cpMs, cpLatencyMs, isQuiet } = parts;
   const clock = new VirtualClock();
   const load = new ClientLoad(clock);
-  const governor = new Governor(load, () => false);
+  const startMs = clock.nowMs();
+  const isTakingCp = (): boolean => {
+    const ms = (clock.nowMs() - startMs) % 1000;
+    return cpMs !== undefined && ms >= cpMs[0] && ms < cpMs[1];
+  };
+  const governor = new Governor(load, isTakingCp);
   load.isWatched = true;
   governor.groups = policies.length;
   const filled = policies.map(() => Array.from({ length: seconds }, () => 0));
-  const startMs = clock.nowMs();
   const second = (): number => Math.floor((clock.nowMs() - startMs) / 1000);
   let recent = 0;
   const split = async (index: number): Promise<void> => {
@@ -46,17 +57,20 @@ async function run({ seconds, policies, latencyMs, isQuiet }: Run): Promise<numb
     }
   };
   const clients = async (): Promise<void> => {
+    let sleptMs = 10;
     while (second() < seconds) {
       if (isQuiet?.(second()) === true) {
         await clock.sleep(10);
         continue;
       }
       // What the splits have done in the last milliseconds is what clients feel.
-      const rate = recent * 100;
+      const rate = (recent * 1000) / sleptMs;
       recent = 0;
-      const ms = latencyMs?.(rate) ?? 0.2;
+      const ms =
+        isTakingCp() && cpLatencyMs !== undefined ? cpLatencyMs : (latencyMs?.(rate) ?? 0.2);
       for (let request = 0; request < 40; request++) void load.count(clock.nowMs() - ms, undefined);
-      await clock.sleep(10);
+      sleptMs = turnMs?.(rate) ?? 10;
+      await clock.sleep(sleptMs);
     }
   };
   await clock.run(Promise.all([clients(), ...policies.map((_, index) => split(index))]));
@@ -95,6 +109,18 @@ test('balanced goes as fast as latency allows, and no faster', async () => {
   const [filled] = await run({ seconds: 60, policies: [{}], latencyMs });
   const steady = rate(filled, 20) / MIB;
   assert.ok(steady > 15 && steady < 60, `${steady} MiB/s`);
+});
+
+test('what clients wait before they are seen counts, whatever their requests take then', async () => {
+  const turnMs = (bytes: number): number => (bytes > 0 ? 1.5 : 0.5);
+  const [filled] = await run({ seconds: 30, policies: [{}], turnMs });
+  assert.ok(rate(filled, 15) < 20 * MIB, `${rate(filled, 15) / MIB} MiB/s`);
+});
+
+test('a consistency point that falls into a split is not held against it', async () => {
+  // So few seconds that none falls into what is alone: cycles begin a little later each time.
+  const [filled] = await run({ seconds: 8, policies: [{}], cpMs: [700, 950], cpLatencyMs: 20 });
+  assert.ok(rate(filled, 6) > 60 * MIB, `${rate(filled, 6) / MIB} MiB/s`);
 });
 
 test('balanced goes up to what there is when clients feel nothing', async () => {

@@ -4,7 +4,7 @@ import { pattern } from '../../test/support/stores.js';
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { MIB } from '../base/units.js';
 import { MemoryDevice } from '../env/memory-device.js';
-import { formatStore, openStore } from '../main/open-store.js';
+import { formatStore, openStore } from './open-store.js';
 
 /** From `breakNow` on no copy can be written. */
 class BreakingDevice extends MemoryDevice {
