@@ -25,14 +25,24 @@ it('what was flushed is there, whatever the kernel had not written yet', { skip 
   assert.ok(report.writes > 100 && report.syncs > 10 && report.sectors > 100_000);
 });
 
+/**
+ * True if some cut finds such a fault. Where the calls lie between each other is the machine's
+ * affair, and a few cuts of one seed may all fall where nothing was lost.
+ */
+async function isNoticed(broken: Trace, fault: string): Promise<boolean> {
+  for (let seed = 1; seed <= 40; seed++) {
+    const { faults } = await cutPower(broken, { seed, cuts: 12 });
+    if (faults.some((each) => each.includes(fault))) return true;
+  }
+  return false;
+}
+
 it('would notice a log that is not durable when its write is answered', { skip }, async () => {
   const volatile = withCalls((call) => [{ ...call, isDurable: false }]);
-  const { faults } = await cutPower(volatile, { seed: 1, cuts: 12 });
-  assert.ok(faults.some((fault) => fault.includes('and may hold')));
+  assert.ok(await isNoticed(volatile, 'and may hold'));
 });
 
 it('would notice syncs that make nothing durable', { skip }, async () => {
   const unsynced = withCalls((call) => (call.kind === 'sync' ? [] : [call]));
-  const { faults } = await cutPower(unsynced, { seed: 1, cuts: 12 });
-  assert.ok(faults.length > 0);
+  assert.ok(await isNoticed(unsynced, 'cut behind line'));
 });
