@@ -24,7 +24,7 @@ function disguised(device: SimulatedDevice, lie: Partial<Device>): Device {
     read: (offset, into) => device.read(offset, into),
     write: (offset, from) => device.write(offset, from),
     writeDurable: (offset, from) => device.writeDurable(offset, from),
-    copyBlocks: (from, to, crcs) => copyThroughMemory(liar, from, to, crcs),
+    copyBlocks: (copies) => copyThroughMemory(liar, copies),
     sync: () => device.sync(),
     close: () => device.close(),
     ...lie,

@@ -46,7 +46,7 @@ class Machine {
       read: (offset, into) => call(false, () => disk.read(offset, into)),
       write: (offset, from) => call(true, () => disk.write(offset, from)),
       writeDurable: (offset, from) => call(true, () => disk.writeDurable(offset, from)),
-      copyBlocks: (from, to, crcs) => copyThroughMemory(device, from, to, crcs),
+      copyBlocks: (copies) => copyThroughMemory(device, copies),
       sync: () => call(true, () => disk.sync()),
       close: () => Promise.resolve(),
     };

@@ -77,7 +77,7 @@ function notClosing(device: Device): Device {
     read: (offset, into) => device.read(offset, into),
     write: (offset, from) => device.write(offset, from),
     writeDurable: (offset, from) => device.writeDurable(offset, from),
-    copyBlocks: (from, to, crcs) => device.copyBlocks(from, to, crcs),
+    copyBlocks: (copies) => device.copyBlocks(copies),
     sync: () => device.sync(),
     close: () => Promise.resolve(),
   };

@@ -117,7 +117,7 @@ function neverSynced(device: Device): Device & { holdSyncs(): void } {
     write: (offset, from) => device.write(offset, from),
     writeDurable: (offset, from) =>
       isHeld ? device.write(offset, from) : device.writeDurable(offset, from),
-    copyBlocks: (from, to, crcs) => device.copyBlocks(from, to, crcs),
+    copyBlocks: (copies) => device.copyBlocks(copies),
     sync: () => (isHeld ? new Promise<void>(() => undefined) : device.sync()),
     close: () => device.close(),
     holdSyncs() {

@@ -1,7 +1,7 @@
 /** Counts what goes to the device beneath it. */
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { copyThroughMemory } from '../../src/env/copy-blocks.js';
-import type { Device } from '../../src/env/device.js';
+import type { BlockCopies, Device } from '../../src/env/device.js';
 
 function blocksOf(buffers: readonly Uint8Array[]): number {
   let bytes = 0;
@@ -48,8 +48,8 @@ export class CountingDevice implements Device {
     return this.#beneath.sync();
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

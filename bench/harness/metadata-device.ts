@@ -10,7 +10,7 @@
  */
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../src/base/units.js';
 import { copyThroughMemory } from '../../src/env/copy-blocks.js';
-import type { Device } from '../../src/env/device.js';
+import type { BlockCopies, Device } from '../../src/env/device.js';
 
 /** Blocks of a slab: 1 MiB. */
 const SLAB_BLOCKS = 256;
@@ -117,8 +117,8 @@ export class MetadataDevice implements Device {
     return Promise.resolve();
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

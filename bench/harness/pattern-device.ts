@@ -5,7 +5,7 @@
  */
 import { BLOCK_BYTES } from '../../src/base/units.js';
 import { copyThroughMemory } from '../../src/env/copy-blocks.js';
-import type { Device } from '../../src/env/device.js';
+import type { BlockCopies, Device } from '../../src/env/device.js';
 
 export class PatternDevice implements Device {
   readonly #beneath: Device;
@@ -76,8 +76,8 @@ export class PatternDevice implements Device {
     return this.#beneath.sync();
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

@@ -18,7 +18,7 @@ import { BLOCK_BYTES } from '../../src/base/units.js';
 import { joined, totalBytes } from '../../src/env/buffers.js';
 import type { Clock } from '../../src/env/clock.js';
 import { copyThroughMemory } from '../../src/env/copy-blocks.js';
-import type { Device } from '../../src/env/device.js';
+import type { BlockCopies, Device } from '../../src/env/device.js';
 import { rangeError } from '../../src/env/device-range.js';
 import { type DeviceStats, newDeviceStats } from '../../src/env/memory-device.js';
 import type { Random } from '../../src/env/random.js';
@@ -147,8 +147,8 @@ export class SimulatedDevice implements Device {
     });
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

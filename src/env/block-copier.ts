@@ -2,7 +2,7 @@
  * Owns the threads that copy blocks within one open file: the bytes never come to the event loop,
  * so clients do not wait for them.
  *
- * 1. Nothing of a request is written unless every block of it has its checksum.
+ * 1. No block is written unless it has its checksum.
  * 2. What was written is volatile, as any write through the same descriptor.
  * 3. The threads start with the first copy, and do not keep the process alive.
  */
@@ -10,31 +10,32 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { invariant } from '../base/invariant.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
+import type { BlockCopies } from './device.js';
 
 /** What one copy takes at most: the memory of a thread. */
 export const COPY_BLOCKS_MAX = MIB / BLOCK_BYTES;
 const THREADS_MAX = 2;
 /** Above that of the process: copies wait for clients' work on the same cores. */
-const NICENESS = 10;
+const NICENESS = 19;
 
-/** Bytes `from` and `to`; one checksum a block. */
+/** What `BlockCopies` says, in a form that is quickly handed over. */
 export interface CopyRequest {
   readonly id: number;
-  readonly from: number;
-  readonly to: number;
+  readonly from: Float64Array;
+  readonly to: Float64Array;
   readonly crcs: Uint32Array;
 }
 
 export interface CopyReply {
   readonly id: number;
-  /** The first block that cannot be read or has another checksum; -1: they are all copied. */
-  readonly bad: number;
+  /** Indexes of blocks that cannot be read or have another checksum. */
+  readonly bad: readonly number[];
   /** Why it could not be written. */
   readonly error: unknown;
 }
 
 interface Waiting {
-  readonly resolve: (bad: number) => void;
+  readonly resolve: (bad: readonly number[]) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -47,15 +48,15 @@ export class BlockCopier {
   }
 
   /**
-   * @returns the index of the first block that could not be read or is damaged, and nothing is
-   *   copied; or -1. Rejects with the system's error if it could not be written.
+   * @returns the indexes of blocks that could not be read or are damaged. Rejects with the
+   *   system's error if one could not be written.
    */
-  copy(from: number, to: number, crcs: Uint32Array): Promise<number> {
+  copy(copies: BlockCopies): Promise<readonly number[]> {
     const [first, ...others] = this.#threads;
     invariant(first !== undefined, 'there is a thread');
     let least = first;
     for (const thread of others) if (thread.underWay < least.underWay) least = thread;
-    return least.copy(from, to, crcs);
+    return least.copy(copies);
   }
 
   /** Nothing is under way any more. */
@@ -84,13 +85,19 @@ class CopyThread {
     return this.#waiting.size;
   }
 
-  copy(from: number, to: number, crcs: Uint32Array): Promise<number> {
+  copy({ from, to, crcs }: BlockCopies): Promise<readonly number[]> {
     if (this.#end !== undefined) return Promise.reject(this.#end);
     return new Promise((resolve, reject) => {
       if (this.#waiting.size === 0) this.#worker.ref();
       const id = ++this.#lastId;
       this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, from, to, crcs } satisfies CopyRequest);
+      const request: CopyRequest = {
+        id,
+        from: Float64Array.from(from),
+        to: Float64Array.from(to),
+        crcs: Uint32Array.from(crcs),
+      };
+      this.#worker.postMessage(request);
     });
   }
 

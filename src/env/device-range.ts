@@ -20,3 +20,15 @@ export function rangeError(
   }
   return undefined;
 }
+
+/** Error `invalid` unless all of these blocks lie inside the device. */
+export function blocksError(
+  device: { readonly name: string; readonly sizeBytes: number },
+  blocks: readonly number[],
+): StoreError | undefined {
+  for (const block of blocks) {
+    const error = rangeError(device, block * BLOCK_BYTES, BLOCK_BYTES);
+    if (error !== undefined) return error;
+  }
+  return undefined;
+}

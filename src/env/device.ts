@@ -6,7 +6,7 @@
  * 2. `writeDurable` is durable when it resolves, and does not wait for other unsynced writes.
  * 3. The caller keeps the buffers unchanged until the call settles.
  * 4. A failed write or sync rejects with StoreError `device`; its bytes are unknown from then on.
- * 5. Blocks that are copied are compared with their checksums before anything is written.
+ * 5. A block that is copied is compared with its checksum before it is written.
  * 6. Offsets and lengths are multiples of 4096; a range outside the device rejects with `invalid`.
  */
 export interface Device {
@@ -19,11 +19,21 @@ export interface Device {
   writeDurable(offset: number, from: readonly Uint8Array[]): Promise<void>;
   sync(): Promise<void>;
   /**
-   * Copies as many blocks as there are checksums (CRC-32, at most 256), as `read` and `write`
-   * would, out of the way of the program. Resolves with -1; or with the index of the first block
-   * that could not be read or has another checksum, and then nothing was written.
+   * Copies blocks as `read` and `write` would, out of the way of the program. Resolves with the
+   * indexes, in order, of those that could not be read or have another checksum: they are not
+   * written.
    */
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number>;
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]>;
   /** Waits for what is under way, then lets go of the device and its lock. */
   close(): Promise<void>;
+}
+
+/** Blocks that are copied within a device: at most 256, and one number in each list for each. */
+export interface BlockCopies {
+  /** Where it stands: its offset by 4096. */
+  readonly from: readonly number[];
+  /** Where it is to stand. No block is among both. */
+  readonly to: readonly number[];
+  /** What its CRC-32 must be. */
+  readonly crcs: readonly number[];
 }

@@ -20,8 +20,8 @@ import { BLOCK_BYTES } from '../base/units.js';
 import { BlockCopier, COPY_BLOCKS_MAX } from './block-copier.js';
 import { blockDeviceBytes } from './block-device-size.js';
 import { gather, joinAdjacent, totalBytes, withoutFirst } from './buffers.js';
-import type { Device } from './device.js';
-import { rangeError } from './device-range.js';
+import type { BlockCopies, Device } from './device.js';
+import { blocksError, rangeError } from './device-range.js';
 import { type CreateFileOptions, checkNewSize, fillNewFile } from './file-create.js';
 import { deviceError, openError } from './file-errors.js';
 import { lockFile } from './file-lock.js';
@@ -131,18 +131,20 @@ class FileDevice implements Device {
     return this.#nextSync;
   }
 
-  async copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    invariant(crcs.length <= COPY_BLOCKS_MAX, 'so much is copied at once');
-    const length = crcs.length * BLOCK_BYTES;
-    const refusal = this.#closedError() ?? this.#writeRefusal() ?? rangeError(this, from, length);
-    const error = refusal ?? rangeError(this, to, length);
+  async copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    const { from, to } = copies;
+    invariant(to.length <= COPY_BLOCKS_MAX, 'so much is copied at once');
+    if (to.length === 0) return [];
+    const refusal = this.#closedError() ?? this.#writeRefusal() ?? blocksError(this, from);
+    const error = refusal ?? blocksError(this, to);
     if (error !== undefined) throw error;
     this.#callsUnderWay++;
     try {
       this.#copier ??= new BlockCopier(this.#main);
-      return await this.#copier.copy(from, to, crcs);
+      return await this.#copier.copy(copies);
     } catch (cause) {
-      this.#failure ??= deviceError(this.name, `copy to byte ${to}`, cause);
+      const first = (to[0] as number) * BLOCK_BYTES;
+      this.#failure ??= deviceError(this.name, `copy of ${to.length} to byte ${first}`, cause);
       throw this.#failure;
     } finally {
       this.#end();

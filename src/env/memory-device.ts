@@ -8,7 +8,7 @@ import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import { totalBytes } from './buffers.js';
 import { copyThroughMemory } from './copy-blocks.js';
-import type { Device } from './device.js';
+import type { BlockCopies, Device } from './device.js';
 import { rangeError } from './device-range.js';
 import { SparseBytes } from './sparse-bytes.js';
 
@@ -92,8 +92,8 @@ export class MemoryDevice implements Device {
     return DONE;
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import { copyThroughMemory } from '../env/copy-blocks.js';
-import type { Device } from '../env/device.js';
+import type { BlockCopies, Device } from '../env/device.js';
 import { MemoryDevice } from '../env/memory-device.js';
 import { decodeFsinfo } from '../layout/fsinfo.js';
 import { checkStore } from './check.js';
@@ -39,8 +39,8 @@ class Counting implements Device {
     return this.inner.sync();
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

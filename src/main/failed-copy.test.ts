@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { pattern } from '../../test/support/stores.js';
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { MIB } from '../base/units.js';
+import type { BlockCopies } from '../env/device.js';
 import { MemoryDevice } from '../env/memory-device.js';
 import { formatStore, openStore } from './open-store.js';
 
@@ -14,8 +15,8 @@ class BreakingDevice extends MemoryDevice {
     this.#isBroken = true;
   }
 
-  override copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    if (!this.#isBroken) return super.copyBlocks(from, to, crcs);
+  override copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    if (!this.#isBroken) return super.copyBlocks(copies);
     return Promise.reject(new StoreError('device', 'this copy is broken'));
   }
 }

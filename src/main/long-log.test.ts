@@ -19,7 +19,7 @@ function withoutSyncs(device: Device): Device & { hold(): void } {
     read: (offset, into) => device.read(offset, into),
     write: (offset, from) => device.write(offset, from),
     writeDurable: (offset, from) => device.writeDurable(offset, from),
-    copyBlocks: (from, to, crcs) => device.copyBlocks(from, to, crcs),
+    copyBlocks: (copies) => device.copyBlocks(copies),
     sync: () => (isHeld ? new Promise<void>(() => undefined) : device.sync()),
     close: () => device.close(),
     hold() {

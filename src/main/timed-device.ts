@@ -1,7 +1,7 @@
 /** A device that keeps the times of its calls, for the metrics. */
 import { Histogram } from '../control/histogram.js';
 import type { Clock } from '../env/clock.js';
-import type { Device } from '../env/device.js';
+import type { BlockCopies, Device } from '../env/device.js';
 
 export class TimedDevice implements Device {
   readonly #device: Device;
@@ -44,8 +44,8 @@ export class TimedDevice implements Device {
     return this.#time(this.times.sync, this.#device.sync());
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return this.#time(this.times.copy, this.#device.copyBlocks(from, to, crcs));
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return this.#time(this.times.copy, this.#device.copyBlocks(copies));
   }
 
   close(): Promise<void> {

@@ -21,13 +21,15 @@ interface Run {
   readonly cpMs?: readonly [from: number, to: number];
   /** What a request takes then. */
   readonly cpLatencyMs?: number;
+  /** Told of each step, with its time. */
+  readonly onStep?: (ms: number) => void;
   /** Clients rest in these seconds. */
   readonly isQuiet?: (second: number) => boolean;
 }
 
 /** Bytes that each of the splits filled in each second. */
 async function run(parts: Run): Promise<number[][]> {
-  const { seconds, policies, latencyMs, turnMs, cpMs, cpLatencyMs, isQuiet } = parts;
+  const { seconds, policies, latencyMs, turnMs, cpMs, cpLatencyMs, isQuiet, onStep } = parts;
   const clock = new VirtualClock();
   const load = new ClientLoad(clock);
   const startMs = clock.nowMs();
@@ -52,6 +54,7 @@ async function run(parts: Run): Promise<number[][]> {
       const mine = filled[index] ?? [];
       mine[second()] = (mine[second()] ?? 0) + STEP_BLOCKS * BLOCK_BYTES;
       recent += STEP_BLOCKS * BLOCK_BYTES;
+      onStep?.(clock.nowMs() - startMs);
       await clock.sleep(STEP_MS);
       governor.charge([pace], STEP_BLOCKS);
     }
@@ -121,6 +124,34 @@ test('a consistency point that falls into a split is not held against it', async
   // So few seconds that none falls into what is alone: cycles begin a little later each time.
   const [filled] = await run({ seconds: 8, policies: [{}], cpMs: [700, 950], cpLatencyMs: 20 });
   assert.ok(rate(filled, 6) > 60 * MIB, `${rate(filled, 6) / MIB} MiB/s`);
+});
+
+test('nothing is filled beside clients in a consistency point, unless it takes long', async () => {
+  const steps: number[] = [];
+  const onStep = (ms: number): void => void steps.push(ms % 1000);
+  const between = (from: number, to: number): number =>
+    steps.filter((ms) => ms >= from && ms < to).length;
+  await run({ seconds: 6, policies: [{}], cpMs: [400, 600], cpLatencyMs: 5, onStep });
+  assert.equal(between(401, 600), 0);
+  assert.ok(between(600, 999) > 100, `${between(600, 999)}`);
+  steps.length = 0;
+  await run({ seconds: 6, policies: [{}], cpMs: [100, 990], cpLatencyMs: 5, onStep });
+  assert.equal(between(101, 599), 0);
+  assert.ok(between(610, 990) > 50, `${between(610, 990)}`);
+});
+
+test('what consistency points cost clients counts on both sides, for as much as it is', async () => {
+  // A fifth of the requests are so slow: no fill makes the worst hundredth any worse.
+  const cp = { cpMs: [400, 600], cpLatencyMs: 20 } as const;
+  const latencyMs = (bytes: number): number => (bytes > 0 ? 4 : 1);
+  const [filled] = await run({
+    seconds: 30,
+    policies: [{}],
+    turnMs: () => 1,
+    latencyMs,
+    ...cp,
+  });
+  assert.ok(rate(filled, 20) > 60 * MIB, `${rate(filled, 20) / MIB} MiB/s`);
 });
 
 test('balanced goes up to what there is when clients feel nothing', async () => {

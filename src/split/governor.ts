@@ -6,15 +6,16 @@
  *    allows. Time is cut into cycles: in their first quarter nothing is filled, so that what the
  *    99th percentile would be without a split is known at any time; in the rest it is compared,
  *    and the rate goes up or down by a factor.
- * 3. Clients have consistency points of their own, and those are the worst that they feel. They
- *    count for what is alone, and not for what is together: which of both they fall into is chance.
+ * 3. Clients have consistency points of their own, and those are the worst that they feel. Nothing
+ *    is filled meanwhile, so that they are no worse for a split; and what clients feel in them
+ *    counts on both sides, for as much of their requests as it is.
  * 4. A floor makes each split end.
  * 5. Splits from different backing stores share what balanced allows in equal parts.
  */
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import type { SplitPolicy, SplitWindow } from '../layout/split-policy.js';
 import { MINUTES_OF_DAY } from '../layout/split-policy.js';
-import { type ClientLoad, FadingTimes } from '../vdisk/client-load.js';
+import { type ClientLoad, FadingTimes, quantileMs, type Weighted } from '../vdisk/client-load.js';
 
 /** Clients are quiet when none had anything under way for so long. */
 const QUIET_MS = 200;
@@ -22,7 +23,7 @@ const CYCLE_MS = 1000;
 /** Of a cycle, at its beginning: clients alone. */
 const ALONE_MS = 250;
 /** What latency may become, of what it is alone; a part of the quarter that is promised is kept. */
-const LATENCY_RATIO_MAX = 1.15;
+const LATENCY_RATIO_MAX = 1.2;
 /** Beyond this the rate is halved at once. */
 const LATENCY_RATIO_BAD = 2;
 /** Too few requests say nothing about the hundredth of them. */
@@ -41,10 +42,13 @@ const RATE_MAX = 4096 * MIB;
 const SMALL_RATE = 4 * MIB;
 /** Of a rate that somebody has asked for, it is to look like one. */
 const SMALL_RATE_ASKED = 32 * MIB;
-/** How much of what was seen counts in the next cycle: consistency points are rare. */
+/** How much of what was seen counts in the next cycle: of one second, the hundredth says little. */
 const ALONE_KEPT = 0.93;
-const TOGETHER_KEPT = 0.7;
+const TOGETHER_KEPT = 0.9;
 const STEP_MS_MIN = 5;
+/** Longer than that no consistency point is waited for: one may follow the other. */
+const CP_WAIT_MS = 500;
+const CP_ASK_MS = 5;
 const MINUTE_MS = 60_000;
 
 /** What holds a split back. */
@@ -80,6 +84,11 @@ export class Governor {
   readonly #isTakingCp: () => boolean;
   readonly #alone = newLatencies();
   readonly #together = newLatencies();
+  readonly #inCp = newLatencies();
+  /** Of all requests, fading as those in consistency points do. */
+  #requests = 0;
+  /** When the consistency point that is being taken was first seen. */
+  #cpMs: number | undefined;
   /** Bytes a second of all balanced splits together. */
   #rate = FIRST_RATE;
   #cycleMs = Number.NEGATIVE_INFINITY;
@@ -108,7 +117,7 @@ export class Governor {
     const share = this.#rate / this.groups;
     const isFloor = share <= floor;
     const waitMs = this.#bound(pace, nowMs, Math.max(share, floor), isFloor ? 'floor' : 'latency');
-    return Math.max(waitMs, aloneMs);
+    return Math.max(waitMs, aloneMs, this.#untilCpEndMs(nowMs));
   }
 
   /**
@@ -151,6 +160,13 @@ export class Governor {
     return Math.max(0, pace.nextMs - nowMs);
   }
 
+  /** Milliseconds until it is asked again whether the consistency point has ended. */
+  #untilCpEndMs(nowMs: number): number {
+    if (!this.#isTakingCp()) this.#cpMs = undefined;
+    else if (nowMs - (this.#cpMs ??= nowMs) < CP_WAIT_MS) return CP_ASK_MS;
+    return 0;
+  }
+
   /** Goes on with the cycles; milliseconds for which clients are still left alone. */
   #cycle(nowMs: number): number {
     this.#askedMs = nowMs;
@@ -160,6 +176,8 @@ export class Governor {
       if (nowMs < this.#cycleMs + 2 * CYCLE_MS) this.#decide();
       this.#cycleMs = nowMs;
       fade(this.#alone, ALONE_KEPT);
+      fade(this.#inCp, ALONE_KEPT);
+      this.#requests *= ALONE_KEPT;
       fade(this.#together, TOGETHER_KEPT);
     }
     return Math.max(0, this.#cycleMs + ALONE_MS - nowMs);
@@ -170,8 +188,8 @@ export class Governor {
     if (together.own.count < REQUESTS_MIN || alone.own.count < REQUESTS_MIN) return;
     // A client that thinks in between waits less than it seems: its own time tells more.
     const ratio = Math.max(
-      (p99Ms(together.own) + SOCKET_MS) / (p99Ms(alone.own) + SOCKET_MS),
-      p99Ms(together.felt) / p99Ms(alone.felt),
+      (this.#p99Ms(together, 'own') + SOCKET_MS) / (this.#p99Ms(alone, 'own') + SOCKET_MS),
+      this.#p99Ms(together, 'felt') / this.#p99Ms(alone, 'felt'),
     );
     if (ratio > LATENCY_RATIO_BAD) this.#rate /= 2;
     else if (ratio > LATENCY_RATIO_MAX) this.#rate /= RATE_FACTOR;
@@ -179,10 +197,22 @@ export class Governor {
     this.#rate = Math.max(this.#rate, MIB);
   }
 
+  /** Of what is alone, or together, with its part of requests in consistency points. */
+  #p99Ms(latencies: Latencies, kind: keyof Latencies): number {
+    const cpPart = this.#inCp.own.count / Math.max(1, this.#requests);
+    const parts: Weighted[] = [
+      { times: this.#inCp[kind], weight: cpPart },
+      { times: latencies[kind], weight: 1 - cpPart },
+    ];
+    return quantileMs(parts, 0.99);
+  }
+
   readonly #take = (tookMs: number, waitedMs: number): void => {
     const nowMs = this.#load.clock.nowMs();
-    if (nowMs < this.#cycleMs + ALONE_MS) add(this.#alone, tookMs, waitedMs);
-    else if (!this.#isTakingCp()) add(this.#together, tookMs, waitedMs);
+    this.#requests++;
+    if (this.#isTakingCp()) add(this.#inCp, tookMs, waitedMs);
+    else if (nowMs < this.#cycleMs + ALONE_MS) add(this.#alone, tookMs, waitedMs);
+    else add(this.#together, tookMs, waitedMs);
     // Nobody is waiting for a turn any more.
     if (nowMs > this.#askedMs + CYCLE_MS) this.#load.onRequest = undefined;
   };
@@ -196,10 +226,6 @@ function add({ own, felt }: Latencies, tookMs: number, waitedMs: number): void {
 function fade({ own, felt }: Latencies, factor: number): void {
   own.fade(factor);
   felt.fade(factor);
-}
-
-function p99Ms(times: FadingTimes): number {
-  return times.quantileMs(0.99);
 }
 
 /** Milliseconds until the window opens; 0: it is open. */

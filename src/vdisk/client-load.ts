@@ -39,17 +39,27 @@ export class FadingTimes {
     this.#count *= factor;
   }
 
-  /** The time below which this fraction of them lies; 0 if there is none. */
-  quantileMs(fraction: number): number {
-    if (this.#count === 0) return 0;
-    let left = this.#count * fraction;
-    let at = 0;
-    while (at < STEPS - 1 && left > (this.#counts[at] as number)) {
-      left -= this.#counts[at] as number;
-      at++;
-    }
-    return 2 ** ((at + 1) / STEPS_OF_OCTAVE) / 1000;
+  /** Which part of them fell into this step. */
+  partAt(step: number): number {
+    return this.#count === 0 ? 0 : (this.#counts[step] as number) / this.#count;
   }
+}
+
+/** Times, and which part they are of several together. */
+export interface Weighted {
+  readonly times: FadingTimes;
+  readonly weight: number;
+}
+
+/** The time below which this fraction of all of them lies. Weights are 1 together. */
+export function quantileMs(parts: readonly Weighted[], fraction: number): number {
+  let left = fraction;
+  let at = 0;
+  for (; at < STEPS - 1; at++) {
+    for (const { times, weight } of parts) left -= weight * times.partAt(at);
+    if (left <= 0) break;
+  }
+  return 2 ** ((at + 1) / STEPS_OF_OCTAVE) / 1000;
 }
 
 export class ClientLoad {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { crc32, ZERO_BLOCK_CRC } from '../../src/base/checksum.js';
 import { isStoreError, type StoreErrorKind } from '../../src/base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../../src/base/units.js';
-import type { Device } from '../../src/env/device.js';
+import type { BlockCopies, Device } from '../../src/env/device.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
 
 /** One implementation, made ready for one test. */
@@ -189,6 +189,13 @@ export function deviceContract(
       same(await readAt(0, BLOCK_BYTES), pattern(BLOCK_BYTES, 11), 'after the sync');
     });
 
+    const copy = (from: number, to: number, crcs: Iterable<number>): BlockCopies => {
+      const list = [...crcs];
+      const blocksFrom = (offset: number): number[] =>
+        list.map((_, index) => offset / BLOCK_BYTES + index);
+      return { from: blocksFrom(from), to: blocksFrom(to), crcs: list };
+    };
+
     test('copyBlocks: the blocks stand there, too, and nothing else has changed', async () => {
       const bytes = pattern(256 * BLOCK_BYTES, 14);
       const crcs = crcsOf(bytes);
@@ -201,20 +208,51 @@ export function deviceContract(
       ] as const) {
         const first = (from % MIB) / BLOCK_BYTES;
         const some = crcs.slice(first, first + blocks);
-        assert.equal(await settle(device.copyBlocks(from, to, some)), -1);
+        assert.deepEqual(await settle(device.copyBlocks(copy(from, to, some))), []);
         around.copyWithin(to, from, from + blocks * BLOCK_BYTES);
         same(await readAt(0, SIZE_BYTES), around, `all with ${blocks} blocks at ${to}`);
       }
+      assert.deepEqual(await settle(device.copyBlocks({ from: [], to: [], crcs: [] })), []);
     });
 
-    test('copyBlocks: a block that has another checksum is named, and nothing is written', async () => {
+    test('copyBlocks: each block where it is to stand, however they lie', async () => {
+      const bytes = pattern(256 * BLOCK_BYTES, 17);
+      const all = crcsOf(bytes);
+      await settle(device.write(0, [bytes]));
+      const around = await readAt(0, SIZE_BYTES);
+      // Gaps of 0 to 15 blocks, some backwards; places that are neighbours, and that are not.
+      const from: number[] = [];
+      for (let block = 0, step = 0; block < 256; block += 1 + ((step++ * 7) % 16)) from.push(block);
+      from.push(from.shift() as number);
+      const to = from.map((_, index) => 400 + index + (index % 5 === 0 ? 300 : 0));
+      const crcs = from.map((block) => all[block] as number);
+      const bad = [3, 4, from.length - 1];
+      for (const index of bad) crcs[index] = ((crcs[index] as number) ^ 1) >>> 0;
+      assert.deepEqual(await settle(device.copyBlocks({ from, to, crcs })), bad);
+      for (const [index, block] of to.entries()) {
+        if (bad.includes(index)) continue;
+        const start = (from[index] as number) * BLOCK_BYTES;
+        around.copyWithin(block * BLOCK_BYTES, start, start + BLOCK_BYTES);
+      }
+      same(await readAt(0, SIZE_BYTES), around, 'all');
+    });
+
+    test('copyBlocks: a block that has another checksum is named, and not written', async () => {
       const bytes = pattern(20 * BLOCK_BYTES, 15);
       await settle(device.write(MIB, [bytes]));
-      const around = await readAt(0, SIZE_BYTES);
-      for (const bad of [0, 7, 19]) {
+      for (const bad of [[0], [7, 8, 12], [19], crcsOf(bytes).keys()]) {
+        const wrong = [...bad];
+        const zeros = new Uint8Array(bytes.length);
+        await settle(device.write(4 * MIB, [zeros]));
+        const around = await readAt(0, SIZE_BYTES);
         const crcs = crcsOf(bytes);
-        crcs[bad] = ((crcs[bad] ?? 0) ^ 1) >>> 0;
-        assert.equal(await settle(device.copyBlocks(MIB, 4 * MIB, crcs)), bad);
+        for (const index of wrong) crcs[index] = ((crcs[index] ?? 0) ^ 1) >>> 0;
+        assert.deepEqual(await settle(device.copyBlocks(copy(MIB, 4 * MIB, crcs))), wrong);
+        for (const index of crcs.keys()) {
+          if (wrong.includes(index)) continue;
+          const at = index * BLOCK_BYTES;
+          around.copyWithin(4 * MIB + at, MIB + at, MIB + at + BLOCK_BYTES);
+        }
         same(await readAt(0, SIZE_BYTES), around, 'all');
       }
     });
@@ -225,17 +263,23 @@ export function deviceContract(
       const copies = Array.from({ length: 32 }, (_, index) => {
         const from = index * 16 * BLOCK_BYTES;
         const some = crcsOf(bytes.subarray(from, from + 16 * BLOCK_BYTES));
-        return device.copyBlocks(from, 4 * MIB + from, some);
+        return device.copyBlocks(copy(from, 4 * MIB + from, some));
       });
-      assert.deepEqual(new Set(await settle(Promise.all(copies))), new Set([-1]));
+      assert.deepEqual((await settle(Promise.all(copies))).flat(), []);
       same(await readAt(4 * MIB, bytes.length), bytes, 'the copies');
     });
 
     test('copyBlocks: refused beyond the end of the device', async () => {
-      const one = Uint32Array.of(0);
-      await assert.rejects(settle(device.copyBlocks(SIZE_BYTES, 0, one)), ofKind('invalid', ''));
-      const zeros = Uint32Array.of(ZERO_BLOCK_CRC);
-      await assert.rejects(settle(device.copyBlocks(0, SIZE_BYTES, zeros)), ofKind('invalid', ''));
+      const refused = ofKind('invalid', '');
+      const [zero, end] = [[ZERO_BLOCK_CRC], [SIZE_BYTES / BLOCK_BYTES]];
+      for (const wrong of [end, [-1], [0.5]]) {
+        const [from, to] = [
+          { from: wrong, to: [1] },
+          { from: [1], to: wrong },
+        ];
+        await assert.rejects(settle(device.copyBlocks({ ...from, crcs: zero })), refused);
+        await assert.rejects(settle(device.copyBlocks({ ...to, crcs: zero })), refused);
+      }
     });
 
     test('close: waits for what is under way, then refuses; reopen finds all', async () => {
@@ -255,7 +299,7 @@ export function deviceContract(
       await assert.rejects(settle(device.write(0, [bytes])), refused);
       await assert.rejects(settle(device.writeDurable(0, [bytes])), refused);
       await assert.rejects(settle(device.sync()), refused);
-      await assert.rejects(settle(device.copyBlocks(0, MIB, Uint32Array.of(0))), refused);
+      await assert.rejects(settle(device.copyBlocks(copy(0, MIB, [0]))), refused);
       device = await fixture.reopen();
       assert.equal(device.sizeBytes, SIZE_BYTES);
       same(await readAt(0, bytes.length), bytes, 'what was written');

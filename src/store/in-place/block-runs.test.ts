@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BLOCK_BYTES } from '../../base/units.js';
 import { joined } from '../../env/buffers.js';
-import { toRuns } from './block-runs.js';
+import { toRanges, toRuns } from './block-runs.js';
 
 const BLOCKS = 6;
 
@@ -52,5 +52,19 @@ test('runs: each block at its VBN, for all ways to cut six blocks and to place t
       ).length;
       assert.equal(runs.length, gapCount + 1, 'adjacent blocks are one run');
     }
+  }
+});
+
+test('ranges: the same VBNs, and neighbours in one of them', () => {
+  for (let gaps = 0; gaps < 32; gaps++) {
+    const vbns = toVbns(gaps);
+    const ranges = toRanges(vbns);
+    assert.deepEqual(
+      ranges.flatMap(({ vbn, endVbn }) =>
+        Array.from({ length: endVbn - vbn }, (_, at) => vbn + at),
+      ),
+      vbns,
+    );
+    assert.equal(ranges.length, toRuns(vbns, [new Uint8Array(BLOCKS * BLOCK_BYTES)]).length);
   }
 });

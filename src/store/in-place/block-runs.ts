@@ -39,27 +39,13 @@ export function toRuns(vbns: readonly number[], pieces: readonly Uint8Array[]): 
   return runs;
 }
 
-/** Blocks whose VBNs are adjacent, and those of their copies, too: one copy. */
-export interface CopyRun extends VbnRange {
-  /** Place of the first among all that are copied. */
-  readonly at: number;
-  readonly sourceVbn: number;
-  readonly crcs: Uint32Array;
-}
-
-export function toCopyRuns(
-  sources: readonly number[],
-  vbns: readonly number[],
-  crcs: readonly number[],
-): CopyRun[] {
-  const runs: CopyRun[] = [];
-  for (let at = 0; at < sources.length; ) {
-    const [sourceVbn, vbn] = [sources[at] as number, vbns[at] as number];
-    let count = 1;
-    while (sources[at + count] === sourceVbn + count && vbns[at + count] === vbn + count) count++;
-    const some = Uint32Array.from(crcs.slice(at, at + count));
-    runs.push({ at, sourceVbn, vbn, endVbn: vbn + count, crcs: some });
-    at += count;
+/** The same VBNs as ranges. */
+export function toRanges(vbns: readonly number[]): VbnRange[] {
+  const ranges: { readonly vbn: number; endVbn: number }[] = [];
+  for (const vbn of vbns) {
+    const last = ranges.at(-1);
+    if (last?.endVbn === vbn) last.endVbn++;
+    else ranges.push({ vbn, endVbn: vbn + 1 });
   }
-  return runs;
+  return ranges;
 }

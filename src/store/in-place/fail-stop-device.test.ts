@@ -5,7 +5,7 @@ import { ofKind } from '../../../test/support/stores.js';
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES } from '../../base/units.js';
 import { copyThroughMemory } from '../../env/copy-blocks.js';
-import type { Device } from '../../env/device.js';
+import type { BlockCopies, Device } from '../../env/device.js';
 import { FailStopDevice } from './fail-stop-device.js';
 
 type Call = 'write' | 'writeDurable' | 'sync';
@@ -39,8 +39,8 @@ class HeldDevice implements Device {
     return this.#hold();
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

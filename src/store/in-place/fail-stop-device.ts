@@ -7,7 +7,7 @@
  * 3. Reads go on.
  */
 import { isStoreError, StoreError } from '../../base/store-error.js';
-import type { Device } from '../../env/device.js';
+import type { BlockCopies, Device } from '../../env/device.js';
 
 export class FailStopDevice implements Device {
   readonly #device: Device;
@@ -41,8 +41,8 @@ export class FailStopDevice implements Device {
     return this.#guard(() => this.#device.sync());
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return this.#guard(() => this.#device.copyBlocks(from, to, crcs));
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return this.#guard(() => this.#device.copyBlocks(copies));
   }
 
   close(): Promise<void> {

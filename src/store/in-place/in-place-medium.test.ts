@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BLOCK_BYTES, MIB } from '../../base/units.js';
 import { copyThroughMemory } from '../../env/copy-blocks.js';
-import type { Device } from '../../env/device.js';
+import type { BlockCopies, Device } from '../../env/device.js';
 import { silentLog } from '../../env/log-sink.js';
 import { MemoryDevice } from '../../env/memory-device.js';
 import { systemClock } from '../../env/system-clock.js';
@@ -65,8 +65,8 @@ class GatedDevice implements Device {
     this.events.push('sync');
   }
 
-  copyBlocks(from: number, to: number, crcs: Uint32Array): Promise<number> {
-    return copyThroughMemory(this, from, to, crcs);
+  copyBlocks(copies: BlockCopies): Promise<readonly number[]> {
+    return copyThroughMemory(this, copies);
   }
 
   close(): Promise<void> {

@@ -12,7 +12,7 @@
 import { invariant } from '../../base/invariant.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import { totalBytes } from '../../env/buffers.js';
-import type { Device } from '../../env/device.js';
+import type { BlockCopies, Device } from '../../env/device.js';
 import { FEATURE_PENDING, type Fsinfo, type PendingRun } from '../../layout/fsinfo.js';
 import type { LogEntry } from '../../layout/log-entry.js';
 import type { BlockTag, TagKind } from '../../layout/log-record.js';
@@ -40,7 +40,7 @@ import type {
 import { rootOf } from '../metafile.js';
 import { popcountAll, SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.js';
-import { type BlockRun, type CopyRun, toCopyRuns, toRuns, type VbnRange } from './block-runs.js';
+import { type BlockRun, toRanges, toRuns, type VbnRange } from './block-runs.js';
 import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
 import { LogRing, type RingMark } from './log-ring.js';
@@ -213,26 +213,15 @@ export class InPlaceMedium implements Medium {
   placeCopies(sources: readonly number[], crcs: readonly number[]): PlacedCopies {
     const vbns = sources.map(() => this.#allocator.take('data'));
     for (const vbn of vbns) this.#inFlight.add(vbn);
-    const runs = toCopyRuns(sources, vbns, crcs);
-    const written = this.#copyRuns(runs);
-    this.#noteWriting(runs, written);
+    const written = this.#copy({ from: sources, to: vbns, crcs });
+    this.#noteWriting(toRanges(vbns), written);
     return { vbns, written };
   }
 
-  /** @returns the places of the blocks in runs of which one is damaged */
-  async #copyRuns(runs: readonly CopyRun[]): Promise<ReadonlySet<number>> {
-    const left = new Set<number>();
-    const copies = runs.map(async ({ at, sourceVbn, vbn, crcs }) => {
-      const [from, to] = [sourceVbn * BLOCK_BYTES, vbn * BLOCK_BYTES];
-      const bad = await this.#device.copyBlocks(from, to, crcs);
-      if (bad === -1) return;
-      for (let index = 0; index < crcs.length; index++) left.add(at + index);
-    });
-    for (const outcome of await Promise.allSettled(copies)) {
-      if (outcome.status === 'rejected') throw outcome.reason;
-    }
+  async #copy(copies: BlockCopies): Promise<ReadonlySet<number>> {
+    const left = await this.#device.copyBlocks(copies);
     this.#writesEnded++;
-    return left;
+    return new Set(left);
   }
 
   #noteWriting(runs: readonly VbnRange[], written: Promise<unknown>): void {
