@@ -9,6 +9,7 @@ import type { LogSink } from '../env/log-sink.js';
 import type { ObjectStore } from '../env/object-store.js';
 import { seededRandom } from '../env/seeded-random.js';
 import { systemClock } from '../env/system-clock.js';
+import { hasObjectLog } from '../store/object-log/open.js';
 import { entropySeed } from './entropy.js';
 import { formatStore } from './open-store.js';
 import type { Settings } from './settings.js';
@@ -98,7 +99,7 @@ export async function prepareObjects(
 ): Promise<void> {
   const { objects, prefix } = place;
   const name = `${objects.name}/${prefix}`;
-  const isThere = (await objects.get(`${prefix}/id`)) !== undefined;
+  const isThere = await hasObjectLog(objects, prefix);
   const wanted = settings['store.size'];
   if (!isThere && wanted === undefined) {
     const message = `${name}: there is no store; to make one there, give --size, as 64G`;

@@ -76,7 +76,7 @@ async function lastKey(objects: ObjectStore, prefix: string): Promise<string | u
   }
 }
 
-async function listPatiently(
+export async function listPatiently(
   objects: ObjectStore,
   prefix: string,
   after: string | undefined,
@@ -145,7 +145,7 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
   const uuid = id === undefined ? undefined : fromHex(toText(id).trim());
   const epoch = await newestEpoch(objects, prefix);
   if (epoch === undefined) {
-    const next = id === undefined ? 'format it first' : 'delete its id object, and format it again';
+    const next = id === undefined ? 'format it first' : 'its format was cut short: format it again';
     throw new StoreError('invalid', `${objects.name}/${prefix} holds no store; ${next}`);
   }
   if (uuid === undefined) {
@@ -171,7 +171,8 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
   return { uuid, epoch, owner: body?.owner, fsinfo, cpRecord };
 }
 
-async function readCpRecord(
+/** @throws {StoreError} corrupt, unsupported, device */
+export async function readCpRecord(
   objects: ObjectStore,
   prefix: string,
   uuid: Uint8Array,
