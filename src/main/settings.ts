@@ -155,8 +155,8 @@ export const SETTINGS = {
     kind: 'milliseconds',
     minimum: 100,
     maximum: 3_600_000,
-    fallback: 20_000,
-    summary: 'How long a request is tried again before it fails',
+    fallback: 60_000,
+    summary: 'How long requests are tried again, from the first that fails, before they fail',
   },
   'api.listen': {
     kind: 'addresses',

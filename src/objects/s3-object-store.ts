@@ -3,8 +3,10 @@
  *
  * 1. A PUT whose bytes may have reached a server is never sent again from here: without an answer,
  *    or with one that leaves it open (5xx, 408, 409, 429), putNew rejects with AmbiguousPutError.
- *    The caller reads the key.
- * 2. All else is tried again, at another endpoint if there is one, with jitter and patience.
+ *    The caller reads the key, and may put again.
+ * 2. All else is tried again, at another endpoint if there is one, with jitter and patience. If no
+ *    PUT has had a clear answer for that long the next unknown outcome is PatienceOverError: what a
+ *    caller makes of several requests ends as a single one does.
  * 3. At most `requests` PUTs, and as many other requests, are under way; the next ones wait.
  *
  * Source: Amazon S3 API Reference: PutObject ("Conditional writes"), GetObject, DeleteObjects,
@@ -15,11 +17,11 @@ import { invariant } from '../base/invariant.js';
 import { StoreError } from '../base/store-error.js';
 import { joined } from '../env/buffers.js';
 import type { Clock } from '../env/clock.js';
-import { AmbiguousPutError, type ObjectStore } from '../env/object-store.js';
+import { AmbiguousPutError, type ObjectStore, PatienceOverError } from '../env/object-store.js';
 import type { Random } from '../env/random.js';
 import { ExchangeError, type HttpAnswer } from './http-exchange.js';
 import { RequestSlots } from './request-slots.js';
-import { pause, Retries } from './retries.js';
+import { Outage, pause, Retries } from './retries.js';
 import { describeAnswer, isTransient, refused, wantsNewCredentials } from './s3-errors.js';
 import type { S3Gateway, S3Request } from './s3-gateway.js';
 import type { CredentialSource } from './s3-signer.js';
@@ -34,19 +36,19 @@ export interface S3Options {
   readonly random: Random;
   /** PUTs under way at once, and other requests. */
   readonly requests: number;
-  /** How long a request is tried again before it fails. */
+  /** How long requests are tried again, from the first that fails, before they fail. */
   readonly patienceMs: number;
 }
 
 const DELETE_KEYS_MAX = 1000;
-/** Before an unknown outcome is told: whoever reads the key next should find the server better. */
-const AMBIGUOUS_PAUSE_MS = 200;
 
 export class S3ObjectStore implements ObjectStore {
   readonly #options: S3Options;
   #gateways: readonly S3Gateway[];
   readonly #puts: RequestSlots;
   readonly #others: RequestSlots;
+  readonly #putOutage: Outage;
+  readonly #otherOutage: Outage;
   #turn = 0;
   #retries = 0;
 
@@ -56,6 +58,8 @@ export class S3ObjectStore implements ObjectStore {
     this.#gateways = options.gateways;
     this.#puts = new RequestSlots(options.requests);
     this.#others = new RequestSlots(options.requests);
+    this.#putOutage = new Outage(options.patienceMs);
+    this.#otherOutage = new Outage(options.patienceMs);
   }
 
   get name(): string {
@@ -177,31 +181,38 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #put(key: string, body: Uint8Array): Promise<'created' | 'exists'> {
-    const { clock, random, patienceMs, credentials } = this.#options;
-    const retries = new Retries(clock, random, patienceMs);
+    const { clock, credentials } = this.#options;
+    const retries = this.#newRetries();
     const headers = { 'if-none-match': '*', 'content-type': 'application/octet-stream' };
     for (;;) {
       const gateway = this.#pick();
+      const startMs = clock.nowMs();
       let answer: HttpAnswer;
       try {
         answer = await gateway.ask({ method: 'PUT', key, headers, body });
       } catch (error) {
         if (!(error instanceof ExchangeError)) throw error;
         gateway.failed();
+        this.#putOutage.failed(startMs, clock.nowMs());
         const message = `${this.name}: PUT ${key}: ${error.message}`;
-        if (error.wasSent) throw await this.#ambiguous(message, error);
-        if (!(await this.#again(retries))) throw outOfPatience(message, patienceMs, error);
+        if (error.wasSent) throw await this.#unknown(message, error);
+        if (!(await this.#again(retries))) throw this.#outOfPatience(message, error);
         continue;
       }
       const asked = { store: this.name, what: `PUT ${key}`, gateway: gateway.name };
       if (isTransient(answer)) {
         gateway.failed();
-        throw await this.#ambiguous(describeAnswer(asked, answer));
+        this.#putOutage.failed(startMs, clock.nowMs());
+        throw await this.#unknown(describeAnswer(asked, answer));
       }
       gateway.worked();
+      if (answer.status === 409) {
+        this.#putOutage.failed(startMs, clock.nowMs());
+        throw await this.#unknown(describeAnswer(asked, answer));
+      }
+      this.#putOutage.worked();
       if (answer.status >= 200 && answer.status < 300) return 'created';
       if (answer.status === 412) return 'exists';
-      if (answer.status === 409) throw await this.#ambiguous(describeAnswer(asked, answer));
       if (!wantsNewCredentials(answer) || retries.count > 0) throw refused(asked, answer);
       // Refused before anything was done: with other credentials it may be sent again.
       await credentials({ forceRefresh: true });
@@ -215,31 +226,50 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async #askNow(request: S3Request, statuses: readonly number[]): Promise<HttpAnswer> {
-    const { clock, random, patienceMs, credentials } = this.#options;
-    const retries = new Retries(clock, random, patienceMs);
+    const { clock, credentials } = this.#options;
+    const retries = this.#newRetries();
     const what = `${request.method} ${request.key === '' ? 'of the bucket' : request.key}`;
     for (;;) {
       const gateway = this.#pick();
       const asked = { store: this.name, what, gateway: gateway.name };
+      const startMs = clock.nowMs();
       let failure: StoreError;
       try {
         const answer = await gateway.ask(request);
         if (statuses.includes(answer.status) && !isMissingBucket(request, answer)) {
           gateway.worked();
+          this.#otherOutage.worked();
           return answer;
         }
         failure = refused(asked, answer);
-        if (isTransient(answer)) gateway.failed();
-        else if (wantsNewCredentials(answer) && retries.count === 0) {
+        if (isTransient(answer)) {
+          gateway.failed();
+          this.#otherOutage.failed(startMs, clock.nowMs());
+          failure = this.#outOfPatience(describeAnswer(asked, answer));
+        } else if (wantsNewCredentials(answer) && retries.count === 0) {
           await credentials({ forceRefresh: true });
         } else throw failure;
       } catch (error) {
         if (!(error instanceof ExchangeError)) throw error;
         gateway.failed();
-        failure = outOfPatience(`${this.name}: ${what}: ${error.message}`, patienceMs, error);
+        this.#otherOutage.failed(startMs, clock.nowMs());
+        failure = this.#outOfPatience(`${this.name}: ${what}: ${error.message}`, error);
       }
       if (!(await this.#again(retries))) throw failure;
     }
+  }
+
+  /** Patience counts from when requests began to fail. */
+  #newRetries(): Retries {
+    const { clock, random, patienceMs } = this.#options;
+    const nowMs = clock.nowMs();
+    const since = [this.#putOutage, this.#otherOutage].flatMap((each) => each.sinceMs(nowMs) ?? []);
+    return new Retries(
+      clock,
+      random,
+      patienceMs,
+      since.length === 0 ? undefined : Math.min(...since),
+    );
   }
 
   #again(retries: Retries): Promise<boolean> {
@@ -247,11 +277,19 @@ export class S3ObjectStore implements ObjectStore {
     return retries.again();
   }
 
-  async #ambiguous(message: string, cause?: unknown): Promise<AmbiguousPutError> {
+  /** After a pause: whoever reads the key next should find the server better. */
+  async #unknown(message: string, cause?: unknown): Promise<AmbiguousPutError | StoreError> {
     this.#retries++;
     const { clock, random } = this.#options;
-    await pause(clock, random.nextFraction() * AMBIGUOUS_PAUSE_MS);
+    if (this.#putOutage.isOver(clock.nowMs())) return this.#outOfPatience(message, cause);
+    await pause(clock, this.#putOutage.pauseMs(random));
     return new AmbiguousPutError(message, { cause });
+  }
+
+  #outOfPatience(message: string, cause?: unknown): StoreError {
+    const seconds = Math.round(this.#options.patienceMs / 1000);
+    const next = 'is the object store running, and can this machine reach it?';
+    return new PatienceOverError(`${message}; tried for ${seconds} s: ${next}`, { cause });
   }
 
   /** The endpoints in turn, those in trouble last. */
@@ -283,10 +321,4 @@ function isMissingBucket(request: S3Request, answer: HttpAnswer): boolean {
 
 function isNoBucket({ body }: HttpAnswer): boolean {
   return elementText(new TextDecoder().decode(body), 'Code') === 'NoSuchBucket';
-}
-
-function outOfPatience(message: string, patienceMs: number, cause: unknown): StoreError {
-  const seconds = Math.round(patienceMs / 1000);
-  const next = 'is the object store running, and can this machine reach it?';
-  return new StoreError('device', `${message}; tried for ${seconds} s: ${next}`, { cause });
 }

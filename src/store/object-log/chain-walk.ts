@@ -7,12 +7,12 @@
  */
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES } from '../../base/units.js';
-import { AmbiguousPutError, type ObjectStore } from '../../env/object-store.js';
+import { AmbiguousPutError, isPassingFailure, type ObjectStore } from '../../env/object-store.js';
 import { fromHex } from '../../layout/bytes.js';
 import { decodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
 import { type EpochBody, type OwnerToken, parseEpoch } from './epoch-object.js';
-import { recordKey } from './record-chain.js';
+import { PUT_TRIES_MAX, READ_TRIES_MAX, recordKey } from './record-chain.js';
 
 export const EPOCH_GAP_RECORDS = 1024;
 
@@ -28,7 +28,7 @@ export interface FoundRecord {
   readonly object: Uint8Array;
 }
 
-/** Reads with patience: a server error is tried again. */
+/** Reads with patience: a server's error is tried again, unless the store itself has done so. */
 export async function getPatiently(
   objects: ObjectStore,
   key: string,
@@ -39,7 +39,7 @@ export async function getPatiently(
     try {
       return await objects.get(key, offset, length);
     } catch (error) {
-      if (attempt >= 10 || !(error instanceof StoreError) || error.kind !== 'device') throw error;
+      if (attempt >= READ_TRIES_MAX || !isPassingFailure(error)) throw error;
     }
   }
 }
@@ -56,7 +56,7 @@ export async function putText(
       const outcome = await objects.putNew(key, [body]);
       if (outcome === 'created' || attempt === 1) return outcome;
     } catch (error) {
-      if (!(error instanceof AmbiguousPutError) || attempt >= 10) throw error;
+      if (!(error instanceof AmbiguousPutError) || attempt >= PUT_TRIES_MAX) throw error;
     }
     const there = await getPatiently(objects, key);
     if (there !== undefined) return toText(there) === text ? 'created' : 'exists';
@@ -85,7 +85,7 @@ export async function listPatiently(
     try {
       return await objects.list(prefix, after);
     } catch (error) {
-      if (attempt >= 10) throw error;
+      if (attempt >= READ_TRIES_MAX || !isPassingFailure(error)) throw error;
     }
   }
 }

@@ -1,4 +1,4 @@
-/** A format that is cut short anywhere is ended by the next one; two side by side make one store. */
+/** A format that is cut short is ended by the next one; two side by side make one store. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { SimulatedObjectStore } from '../../../sim/world/simulated-object-store.js';

@@ -12,7 +12,7 @@
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
-import { AmbiguousPutError, type ObjectStore } from '../../env/object-store.js';
+import { AmbiguousPutError, isPassingFailure, type ObjectStore } from '../../env/object-store.js';
 import type { LogEntry } from '../../layout/log-entry.js';
 import {
   type BlockTag,
@@ -55,7 +55,10 @@ export class OpenRecord {
 const IN_FLIGHT_MAX = 8;
 /** Below EPOCH_GAP_RECORDS. */
 const WINDOW_RECORDS = 512;
-const PUT_TRIES_MAX = 10;
+/** Of stores that do not try again by themselves, and count no time: a bound, and no more. */
+export const READ_TRIES_MAX = 10;
+/** An outcome is unknown until the store's patience is over, with a pause each time. */
+export const PUT_TRIES_MAX = 10_000;
 
 export function recordKey(prefix: string, number: number): string {
   return `${prefix}/log/${number.toString(16).padStart(16, '0')}`;
@@ -189,7 +192,7 @@ export class RecordChain {
       try {
         return await this.#objects.get(key);
       } catch (error) {
-        if (attempt >= PUT_TRIES_MAX) throw error;
+        if (attempt >= READ_TRIES_MAX || !isPassingFailure(error)) throw error;
       }
     }
   }
