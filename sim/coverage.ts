@@ -38,6 +38,9 @@ export interface Totals {
   dataCleaned: number;
   metaCleaned: number;
   recordsLeft: number;
+  /** Groups of local logs, and FLUSHes that waited for the object store all the same. */
+  localGroups: number;
+  localWaits: number;
   wholeShares: number;
   tallShares: number;
   blocksHealed: number;
@@ -69,6 +72,8 @@ function newTotals(): Totals {
     dataCleaned: 0,
     metaCleaned: 0,
     recordsLeft: 0,
+    localGroups: 0,
+    localWaits: 0,
     wholeShares: 0,
     tallShares: 0,
     blocksHealed: 0,

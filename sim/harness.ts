@@ -12,12 +12,7 @@ import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import { SparseBytes } from '../src/env/sparse-bytes.js';
 import { checkStore } from '../src/main/check.js';
-import {
-  formatStore,
-  type OpenOptions,
-  openStore,
-  type StoreSource,
-} from '../src/main/open-store.js';
+import { formatStore, type OpenOptions, openStore } from '../src/main/open-store.js';
 import type { Store } from '../src/main/store.js';
 import { Contents } from './content.js';
 import { Coverage, type JobKind } from './coverage.js';
@@ -46,6 +41,7 @@ export interface HarnessOptions {
   readonly disguise?: MachineOptions['disguise'];
   readonly disguiseObjects?: MachineOptions['disguiseObjects'];
   readonly faultRates?: MachineOptions['faultRates'];
+  readonly localLagMs?: MachineOptions['localLagMs'];
 }
 
 /** When power is to fail during an open. */
@@ -75,6 +71,7 @@ export class Harness {
       disguise: options.disguise,
       disguiseObjects: options.disguiseObjects,
       faultRates: options.faultRates ?? {},
+      localLagMs: options.localLagMs,
     });
     const model = new Model({ contents: new Contents(), moments: new Moments() });
     const coverage = new Coverage();
@@ -142,7 +139,7 @@ export class Harness {
     );
     const { trace } = this.parts;
     const log: LogSink = ({ event, message }) => trace?.(`  log: ${event}: ${message}`);
-    const opened = openPatiently(machine.source, {
+    const opened = openPatiently(machine, {
       ...options,
       ...this.#cacheDisk(),
       random,
@@ -218,6 +215,8 @@ export class Harness {
     totals.dataCleaned += stats.cleaner?.dataBlocksMoved ?? 0;
     totals.metaCleaned += stats.cleaner?.metaBlocksMoved ?? 0;
     totals.recordsLeft += stats.cleaner?.recordsLeft ?? 0;
+    totals.localGroups += stats.localLog?.groups ?? 0;
+    totals.localWaits += stats.localLog?.waits ?? 0;
     totals.wholeShares += stats.splitWholeShares;
     totals.tallShares += stats.splitTallShares;
     totals.consistencyPoints += stats.cpCount;
@@ -229,10 +228,10 @@ export class Harness {
  * On an object store the claim of an opener that lost its power may land late, between the next
  * one's look and its own claim: that one is told that it was fenced, and starts again.
  */
-async function openPatiently(source: StoreSource, options: OpenOptions): Promise<Store> {
+async function openPatiently(machine: Machine, options: OpenOptions): Promise<Store> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await openStore(source, options);
+      return await openStore(machine.source, { ...options, ...machine.openOptions() });
     } catch (error) {
       if (attempt === OPENS_MAX || !isStoreError(error, 'fenced')) throw error;
     }

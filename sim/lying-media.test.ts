@@ -198,3 +198,22 @@ for (const [what, lie] of Object.entries(OBJECT_LIES)) {
     await assert.rejects(run, isFoundOut);
   });
 }
+
+/** What only a local log is asked: it is written durably, and read when a store is opened. */
+const LOCAL_LIES = [
+  'acknowledges a durable write that is volatile',
+  'answers one read in 20 with rot',
+] as const;
+
+for (const what of LOCAL_LIES) {
+  test(`a local disk that ${what} is found out`, async () => {
+    const disguise = DEVICE_LIES[what]?.();
+    assert.ok(disguise !== undefined);
+    const run = async (): Promise<void> => {
+      for (let seed = 1; seed <= 6; seed++) {
+        await simulate({ seed, medium: 'object-log', isLocal: true, disguise, ...SHORT });
+      }
+    };
+    await assert.rejects(run, isFoundOut);
+  });
+}

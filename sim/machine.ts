@@ -3,6 +3,8 @@
  * store that outlives it. Power is cut, and comes back; what a test opens next is what the cut
  * left.
  */
+
+import { MIB } from '../src/base/units.js';
 import type { Clock } from '../src/env/clock.js';
 import type { Device } from '../src/env/device.js';
 import { MemoryDevice } from '../src/env/memory-device.js';
@@ -10,7 +12,7 @@ import { MemoryObjectStore } from '../src/env/memory-object-store.js';
 import type { ObjectStore } from '../src/env/object-store.js';
 import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
-import type { StoreSource } from '../src/main/open-store.js';
+import type { OpenOptions, StoreSource } from '../src/main/open-store.js';
 import { SimulatedDevice } from './world/simulated-device.js';
 import { type ObjectFaultRates, SimulatedObjectStore } from './world/simulated-object-store.js';
 import type { MachineClock, VirtualClock } from './world/virtual-clock.js';
@@ -19,6 +21,8 @@ export type MediumKind = 'in-place' | 'object-log';
 export const MEDIUM_KINDS: readonly MediumKind[] = ['in-place', 'object-log'];
 
 const PREFIX = 'store';
+/** Small: now and then it is full. */
+const LOCAL_LOG_BYTES = 4 * MIB;
 
 export interface MachineOptions {
   readonly world: VirtualClock;
@@ -30,12 +34,16 @@ export interface MachineOptions {
   /** The same for a client of an object store. */
   readonly disguiseObjects?: ((objects: SimulatedObjectStore) => ObjectStore) | undefined;
   readonly faultRates?: ObjectFaultRates;
+  /** Object log: with a local log, in which the object store may lag so far behind. */
+  readonly localLagMs?: number | undefined;
 }
 
 export interface Machine {
   readonly medium: MediumKind;
   readonly clock: Clock;
   readonly source: StoreSource;
+  /** What an open of the store needs beside the source. */
+  openOptions(): Pick<OpenOptions, 'localLog'>;
   /** Writes, syncs or puts so far: the points of `cutAtCall`. */
   readonly callsIssued: number;
   /** Faults that may make a call fail although nobody asked for it. */
@@ -60,7 +68,11 @@ export function newMachine(options: MachineOptions): Machine {
   }
   const objects = new SimulatedObjectStore({ clock: options.world, random, name: 'sim-bucket' });
   objects.faultRates = options.faultRates ?? {};
-  return new ObjectMachine(options, objects, random);
+  if (options.localLagMs === undefined) return new ObjectMachine(options, objects, random);
+  const { world: clock } = options;
+  const deviceOptions = { clock, random: seededRandom(options.seed + 1), name: 'sim-local-log' };
+  const device = new SimulatedDevice({ ...deviceOptions, sizeBytes: LOCAL_LOG_BYTES });
+  return new LocalLogMachine(options, objects, device, random);
 }
 
 class DeviceMachine implements Machine {
@@ -75,6 +87,10 @@ class DeviceMachine implements Machine {
     this.#device = device;
     this.clock = options.world.machine();
     this.source = { kind: 'device', device: options.disguise?.(device) ?? device };
+  }
+
+  openOptions(): Pick<OpenOptions, 'localLog'> {
+    return {};
   }
 
   get callsIssued(): number {
@@ -130,6 +146,10 @@ class ObjectMachine implements Machine {
     this.source = { kind: 'objects', objects: disguised, prefix: PREFIX };
   }
 
+  openOptions(): Pick<OpenOptions, 'localLog'> {
+    return {};
+  }
+
   get callsIssued(): number {
     return this.#objects.putsIssued;
   }
@@ -154,6 +174,125 @@ class ObjectMachine implements Machine {
   next(): Machine {
     const objects = this.#objects.isOn ? this.#objects.anotherClient() : this.#objects.cutClient();
     return new ObjectMachine(this.#options, objects, this.#random);
+  }
+
+  duplicate(): StoreSource {
+    const objects = new MemoryObjectStore({ objects: this.#objects.objects.clone() });
+    return { kind: 'objects', objects, prefix: PREFIX };
+  }
+}
+
+/** An object store and a local disk: power fails for both at one moment. */
+class LocalLogMachine implements Machine {
+  readonly medium = 'object-log';
+  readonly clock: MachineClock;
+  readonly source: StoreSource;
+  readonly #options: MachineOptions;
+  readonly #objects: SimulatedObjectStore;
+  readonly #random: Random;
+  #device: SimulatedDevice;
+  #isDeviceOpen = false;
+  #callsIssued = 0;
+  #cutAt: { readonly number: number; readonly onCut: () => void } | undefined;
+
+  constructor(
+    options: MachineOptions,
+    objects: SimulatedObjectStore,
+    device: SimulatedDevice,
+    random: Random,
+  ) {
+    this.#options = options;
+    this.#objects = objects;
+    this.#device = device;
+    this.#random = random;
+    this.clock = options.world.machine();
+    const { disguiseObjects } = options;
+    const counted: ObjectStore = {
+      name: objects.name,
+      putNew: (key, chunks) => {
+        const cut = this.#count();
+        if (cut !== undefined) objects.cutAtPut(objects.putsIssued + 1, cut);
+        const outcome = objects.putNew(key, chunks);
+        if (cut !== undefined) this.powerOff();
+        return outcome;
+      },
+      get: (key, offset, length) => objects.get(key, offset, length),
+      delete: (keys) => objects.delete(keys),
+      list: (prefix, after) => objects.list(prefix, after),
+    };
+    const disguised = disguiseObjects === undefined ? counted : disguiseObjects(objects);
+    this.source = { kind: 'objects', objects: disguised, prefix: PREFIX };
+  }
+
+  openOptions(): Pick<OpenOptions, 'localLog'> {
+    if (this.#isDeviceOpen) return {};
+    this.#isDeviceOpen = true;
+    const device = this.#counted(this.#device);
+    return { localLog: { device, lagMsMax: this.#options.localLagMs ?? 0 } };
+  }
+
+  #counted(device: SimulatedDevice): Device {
+    const { disguise } = this.#options;
+    const inner: Device = disguise?.(device) ?? device;
+    const call = (work: () => Promise<void>): Promise<void> => {
+      const cut = this.#count();
+      if (cut !== undefined) device.cutAtWrite(device.writesIssued + 1, cut);
+      const outcome = work();
+      if (cut !== undefined) this.powerOff();
+      return outcome;
+    };
+    return {
+      name: device.name,
+      sizeBytes: device.sizeBytes,
+      read: (offset, into) => inner.read(offset, into),
+      write: (offset, from) => call(() => inner.write(offset, from)),
+      writeDurable: (offset, from) => call(() => inner.writeDurable(offset, from)),
+      sync: () => call(() => inner.sync()),
+      copyBlocks: (from, to, crcs) => inner.copyBlocks(from, to, crcs),
+      close: async () => {
+        await inner.close();
+        this.#device = device.reopen();
+        this.#isDeviceOpen = false;
+      },
+    };
+  }
+
+  /** Returns what to do when power fails in this call; undefined if it does not. */
+  #count(): (() => void) | undefined {
+    if (++this.#callsIssued !== this.#cutAt?.number) return undefined;
+    return this.#cutAt.onCut;
+  }
+
+  get callsIssued(): number {
+    return this.#callsIssued;
+  }
+
+  get faultsSeen(): number {
+    const { failedGets, failedDeletes } = this.#objects.counts;
+    return failedGets + failedDeletes + this.#device.counts.failedWrites;
+  }
+
+  cutAtCall(number: number, onCut: () => void): void {
+    this.#cutAt = { number, onCut };
+  }
+
+  failCall(ahead: number, kind: 'write' | 'sync'): boolean {
+    if (kind === 'sync') return false;
+    this.#device.failWriteAt(this.#device.dataWritesIssued + ahead);
+    return true;
+  }
+
+  powerOff(): void {
+    this.clock.powerOff();
+    this.#objects.powerOff();
+    this.#device.powerOff();
+  }
+
+  next(): Machine {
+    const { isOn } = this.#objects;
+    const objects = isOn ? this.#objects.anotherClient() : this.#objects.cutClient();
+    const device = isOn ? this.#device : this.#device.cutPower();
+    return new LocalLogMachine(this.#options, objects, device, this.#random);
   }
 
   duplicate(): StoreSource {

@@ -7,6 +7,7 @@
  *   npm run sim -- --every-write --nested 1               and in every call of the recovery, too
  *   npm run sim -- --every-write --seed 2                 the same cuts, other writes survive them
  *   npm run sim -- --bit-rot 20000                        single bits of a populated store
+ *   npm run sim -- --medium object-log --durability local   FLUSH is answered by a local log
  *   npm run sim -- --servers 3 --seeds 100                servers that fight for a store
  *
  * --verbose tells every act. A failure prints the one command that replays it, and ends with 1.
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '10' },
     first: { type: 'string', default: '1' },
     medium: { type: 'string', default: 'in-place' },
+    durability: { type: 'string', default: 'remote' },
     'every-write': { type: 'boolean', default: false },
     script: { type: 'string' },
     stride: { type: 'string', default: '1' },
@@ -35,10 +37,13 @@ const { values } = parseArgs({
   },
 });
 
+/** Of scripts with a local log: some of their FLUSHes wait for the object store. */
+const LAG_MS = 20;
 /** Lines of progress come at most so often. */
 const PROGRESS_MS = 10_000;
 
 const medium = toMedium(values.medium);
+const isLocal = toIsLocal(values.durability);
 const scripts = toScripts(values.script);
 const first = toCount('first', values.first);
 const trace = values.verbose ? (line: string): void => console.log(line) : undefined;
@@ -50,6 +55,12 @@ function toMedium(text: string): MediumKind {
   const found = MEDIUM_KINDS.find((kind) => kind === text);
   if (found !== undefined) return found;
   console.error(`--medium is one of ${MEDIUM_KINDS.join(', ')}, not ${text}`);
+  process.exit(2);
+}
+
+function toIsLocal(text: string): boolean {
+  if (text === 'remote' || (text === 'local' && medium === 'object-log')) return text === 'local';
+  console.error(`--durability is remote, or local with --medium object-log, not ${text}`);
   process.exit(2);
 }
 
@@ -69,7 +80,8 @@ function toCount(name: string, text: string): number {
 
 /** Remembers how to come here again, for whatever fails from now on. */
 function noteReplay(args: string): void {
-  replay = `npm run sim -- --medium ${medium} ${args} --verbose`;
+  const local = isLocal ? ' --durability local' : '';
+  replay = `npm run sim -- --medium ${medium}${local} ${args} --verbose`;
 }
 
 function progress(text: string): void {
@@ -101,7 +113,7 @@ async function runSeeds(): Promise<void> {
   const total = new Coverage();
   for (let seed = first; seed < first + seeds; seed++) {
     noteReplay(`--seeds 1 --first ${seed}`);
-    const { digest, coverage } = await simulate({ seed, medium, trace });
+    const { digest, coverage } = await simulate({ seed, medium, isLocal, trace });
     total.add(coverage);
     if (seeds <= 20) console.log(`seed ${seed}: digest ${digest}, ${coverage.totals.acts} acts`);
     progress(`${seed - first + 1} of ${seeds} seeds, ${total.totals.cuts} cuts, no violation`);
@@ -120,7 +132,8 @@ async function runEveryWrite(script: ScriptName): Promise<void> {
     progress(`${script}: power cut in call ${call}`);
   };
   const options = { medium, script, first, stride, nested, seed, trace, onCut };
-  const { calls, coverage } = await cutAtEveryWrite(options);
+  const localLagMs = isLocal ? LAG_MS : undefined;
+  const { calls, coverage } = await cutAtEveryWrite({ ...options, localLagMs });
   console.log(`${script}: ${calls} calls; power was cut in each (step ${stride})`);
   printTotals(coverage);
 }

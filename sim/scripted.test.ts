@@ -52,3 +52,24 @@ for (const medium of MEDIUM_KINDS) {
     assert.ok(splitsInterrupted > 0 && tallShares > 0);
   });
 }
+
+/** Some FLUSHes are older than this when the next comes: they wait for the object store. */
+const LOCAL = { medium: 'object-log', localLagMs: 20 } as const;
+
+test('local log: power is cut for it and the object store in one call of 13', async () => {
+  const { coverage } = await cutAtEveryWrite({ ...LOCAL, first: 4, stride: 13 });
+  const { cuts, recoveries, localGroups } = coverage.totals;
+  assert.ok(cuts >= 5 && recoveries === cuts && localGroups > cuts, `${cuts}, ${localGroups}`);
+});
+
+test('local log: in one call of 41, and in each of the recovery', async () => {
+  const options = { ...LOCAL, first: 3, stride: 41, nested: 1, seed: 2 } as const;
+  const { nestedCuts, recoveries } = (await cutAtEveryWrite(options)).coverage.totals;
+  assert.ok(recoveries >= 3 && nestedCuts >= 3 * recoveries, `${nestedCuts} in ${recoveries}`);
+});
+
+test('local log: splits, a power cut in one call of 37', async () => {
+  const options = { ...LOCAL, script: 'splits', first: 2, stride: 37 } as const;
+  const { localWaits, splitsInterrupted } = (await cutAtEveryWrite(options)).coverage.totals;
+  assert.ok(splitsInterrupted > 0 && localWaits > 0);
+});

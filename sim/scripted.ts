@@ -33,6 +33,7 @@ export interface EveryWriteOptions {
   readonly seed?: number;
   readonly disguise?: MachineOptions['disguise'];
   readonly disguiseObjects?: MachineOptions['disguiseObjects'];
+  readonly localLagMs?: MachineOptions['localLagMs'];
   readonly trace?: ((line: string) => void) | undefined;
   readonly onCut?: (call: number) => void;
 }
@@ -71,8 +72,7 @@ async function runOnce(
   cutAt: number,
 ): Promise<ScriptRun> {
   const world = new VirtualClock();
-  const { medium, trace, disguise, disguiseObjects } = options;
-  const harness = new Harness({ world, seed, medium, trace, disguise, disguiseObjects });
+  const harness = new Harness({ ...options, world, seed });
   let life: Life | undefined;
   const run = async (): Promise<ScriptRun> => {
     await harness.format();

@@ -36,6 +36,8 @@ export interface SimulationOptions {
   readonly cutsMin?: number;
   readonly trace?: ((line: string) => void) | undefined;
   readonly disguise?: MachineOptions['disguise'];
+  /** Object log: FLUSH is answered by a local log. */
+  readonly isLocal?: boolean;
 }
 
 export interface SimulationReport {
@@ -57,6 +59,9 @@ const BALLAST_SEEDS = 12;
 const EXTERNAL_SEEDS = 7;
 /** Mean of what a FLUSH takes. */
 const PACE_MS: Record<MediumKind, number> = { 'in-place': 0.5, 'object-log': 12 };
+
+/** What the object store may lack at most, with a local log. */
+const LAGS_MS = [5000, 20, 200];
 
 /** @throws {Violation} the store did what it must never do */
 export async function simulate(options: SimulationOptions): Promise<SimulationReport> {
@@ -105,6 +110,7 @@ class Simulation {
       trace,
       disguise,
       ...(isFaulty ? { faultRates } : {}),
+      localLagMs: options.isLocal === true ? LAGS_MS[seed % LAGS_MS.length] : undefined,
     });
     const { random } = this.#harness;
     this.#random = random;

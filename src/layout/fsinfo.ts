@@ -51,6 +51,7 @@ export interface Fsinfo {
   readonly cpNumber: number;
   readonly epoch: number;
   readonly lineage: number;
+  /** Object log: the ring of a local log that has what this consistency point lacks; else zeros. */
   readonly logUuid: Uint8Array;
   readonly clean: boolean;
   /** In place: blocks of the store, a multiple of 2048. Object log: capacity in blocks. */
@@ -61,6 +62,8 @@ export interface Fsinfo {
   readonly replayFrom: number;
   /** Where that group would stand, in blocks from the start of the ring. */
   readonly replayPosition: number;
+  /** Object log with a local log: the first group of its ring that this consistency point lacks. */
+  readonly localFrom: number;
   readonly nextTreeId: number;
   readonly nextVdiskId: number;
   readonly freePairs: number;
@@ -147,6 +150,7 @@ export function encodeFsinfo(info: Fsinfo): Uint8Array {
   putU64(view, 184, info.dataGaps);
   putU64(view, 192, info.metaGaps);
   putU64(view, 200, info.usedBlocks);
+  putU64(view, 208, info.localFrom);
   METAFILES.forEach((name, index) => {
     const offset = ROOTS_OFFSET + index * ROOT_BYTES;
     const root = info.roots[name];
@@ -227,7 +231,7 @@ export function decodeFsinfo(bytes: Uint8Array): FsinfoOutcome {
   const numbers: number[] = [];
   for (let offset = 32; offset < 56; offset += 8) numbers.push(getU64(view, offset));
   for (let offset = 72; offset < 96; offset += 8) numbers.push(getU64(view, offset));
-  for (let offset = 120; offset < 208; offset += 8) numbers.push(getU64(view, offset));
+  for (let offset = 120; offset < 216; offset += 8) numbers.push(getU64(view, offset));
   if (numbers.some(Number.isNaN)) return { kind: 'invalid', reason: 'a number beyond 2^53' };
   const at = (index: number): number => numbers[index] as number;
   const fsinfo: Fsinfo = {
@@ -253,6 +257,7 @@ export function decodeFsinfo(bytes: Uint8Array): FsinfoOutcome {
     dataGaps: at(14),
     metaGaps: at(15),
     usedBlocks: at(16),
+    localFrom: at(17),
     pending: decodePending(view),
     roots: decodeRoots(view),
     epochs: decodeEpochs(view),
@@ -320,7 +325,8 @@ function unsupportedReason(view: DataView): string | undefined {
   if (view.getUint32(64, true) !== 1) return 'its checksum is not CRC-32';
   const medium = view.getUint32(68, true);
   if (medium !== 1 && medium !== 2) return `medium kind ${medium} is unknown`;
-  for (let offset = 96; offset < 112; offset++) {
+  // Of an object log it is a local log: who opens the store must have it (local-log.ts).
+  for (let offset = 96; medium === 1 && offset < 112; offset++) {
     if (view.getUint8(offset) !== 0) return 'its log is on an external device, which is missing';
   }
   return undefined;

@@ -16,6 +16,7 @@ import type { Medium } from '../store/medium.js';
 import { CacheFile } from '../store/object-log/cache/cache-file.js';
 import type { OwnershipOptions } from '../store/object-log/claimant.js';
 import { CLEANER_DEFAULTS, type CleanerOptions } from '../store/object-log/cleaner/cleaner.js';
+import { LocalLog } from '../store/object-log/local-log/local-log.js';
 import { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
 import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
 import { loadRecords, replayLog } from '../store/recovery.js';
@@ -66,7 +67,29 @@ export interface OpenOptions {
   readonly cache?: Device;
   /** Object store: when and how much the cleaner works. */
   readonly cleaner?: Partial<CleanerOptions>;
+  /** Object store: what a FLUSH waits for; default: the object store. */
+  readonly localLog?: LocalLogChoice;
+  /**
+   * Object store: open it although the local log that has its end is not here. What was flushed
+   * since the last consistency point in the object store is gone then.
+   */
+  readonly withoutLocalLog?: boolean;
 }
+
+/** A local log. The store closes its device, however an open ends. */
+export interface LocalLogChoice {
+  /** A file or block device of this machine, blank or what an earlier open left in it. */
+  readonly device: Device;
+  /**
+   * local (default): a FLUSH is answered when it is durable on the device, and in the object store
+   * within `lagMsMax`, or it waits. remote: what the device holds is recovered, and it is not used.
+   */
+  readonly durability?: 'local' | 'remote';
+  /** Milliseconds that the object store may lack what was flushed; default 5000. */
+  readonly lagMsMax?: number;
+}
+
+const LAG_MS_MAX = 5000;
 
 /**
  * Makes a new, empty store. What was on the device is lost.
@@ -117,22 +140,50 @@ async function openSource(source: StoreSource, options: OpenOptions): Promise<St
   const random = options.random ?? seededRandom(entropySeed());
   if (source.kind === 'device') {
     await options.cache?.close();
+    await options.localLog?.device.close();
     const medium = await openDevice(source.device, options.log ?? silentLog);
     return openMedium(medium, options, random, () => Promise.resolve());
   }
-  const { objects, prefix } = source;
-  const clock = options.clock ?? systemClock;
-  const ownership = options.ownership && { ...options.ownership, clock };
-  const medium = await openObjectLog(objects, prefix, nonceFrom(random), ownership);
-  if (options.cache !== undefined) {
-    const { uuid } = medium.fsinfo;
-    medium.useCacheFile(await CacheFile.open(options.cache, uuid, options.log ?? silentLog));
-  }
+  const medium = await openObjectMedium(source, options, random);
+  const { localLog } = options;
+  const isLocal = localLog !== undefined && localLog.durability !== 'remote';
+  const lagMsMax = isLocal ? (localLog.lagMsMax ?? LAG_MS_MAX) : Infinity;
+  // Half of it passes before a consistency point begins, which takes a while itself.
+  const cpIntervalMs = Math.min(options.cpIntervalMs ?? 5000, lagMsMax / 2);
   try {
-    return await openMedium(medium, options, random, () => medium.predecessorSilent());
+    if (options.cache !== undefined) {
+      const { uuid } = medium.fsinfo;
+      medium.useCacheFile(await CacheFile.open(options.cache, uuid, options.log ?? silentLog));
+    }
+    const limited = { ...options, cpIntervalMs };
+    return await openMedium(medium, limited, random, () => medium.predecessorSilent());
   } catch (error) {
     // Else it would go on to own what it does not serve.
     await medium.close();
+    throw error;
+  }
+}
+
+/** The medium of a store on an object store, claimed. */
+async function openObjectMedium(
+  { objects, prefix }: StoreSource & { readonly kind: 'objects' },
+  options: OpenOptions,
+  random: Random,
+): Promise<ObjectLogMedium> {
+  const clock = options.clock ?? systemClock;
+  const { localLog } = options;
+  const isGivenUp = options.withoutLocalLog === true;
+  try {
+    let log: LocalLog | undefined;
+    if (localLog !== undefined) {
+      const { device, durability = 'local', lagMsMax = LAG_MS_MAX } = localLog;
+      log = await LocalLog.open({ device, clock, isUsed: durability === 'local', lagMsMax });
+    }
+    const ownership = options.ownership && { ...options.ownership, clock };
+    const access = { log, isGivenUp };
+    return await openObjectLog(objects, prefix, nonceFrom(random), { ownership, access });
+  } catch (error) {
+    await localLog?.device.close();
     throw error;
   }
 }

@@ -26,6 +26,7 @@ import {
   type CleanerOptions,
   type CleanerStats,
 } from '../store/object-log/cleaner/cleaner.js';
+import type { LocalLogStats } from '../store/object-log/local-log/local-log.js';
 import type { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
@@ -97,6 +98,8 @@ export interface StoreStats {
   /** Of a store on an object store. */
   readonly cleaner: CleanerStats | undefined;
   readonly cache: BlockCacheStats | undefined;
+  /** Of a store with durability `local`: how far the object store lags behind. */
+  readonly localLog: LocalLogStats | undefined;
 }
 
 export interface DeleteOptions {
@@ -494,6 +497,7 @@ export class Store {
       recovered: this.#recovered,
       cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
       cache: this.#cleaning?.medium.cacheStats,
+      localLog: this.#cleaning?.medium.localLogStats,
     };
   }
 

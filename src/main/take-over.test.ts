@@ -59,7 +59,7 @@ class Scene {
 }
 
 function bidOf(objects: ObjectStore, nonce = NONCE) {
-  return { objects, prefix: PREFIX, nonce: () => nonce, owner: undefined };
+  return { objects, prefix: PREFIX, nonce: () => nonce, owner: undefined, admit: () => undefined };
 }
 
 /** Writes block 0 full of the value, durably. */

@@ -336,7 +336,8 @@ export class Engine {
     this.#cpTimer?.cancel();
     this.#cpTimer = undefined;
     const clean = this.#cleanWanted;
-    if (this.generation.isEmpty && this.medium.fsinfo.clean === clean) {
+    const { fsinfo, commitIsDue } = this.medium;
+    if (this.generation.isEmpty && fsinfo.clean === clean && !commitIsDue) {
       this.generation.units.length = 0;
       return;
     }

@@ -104,6 +104,8 @@ export interface Medium {
   readonly fsinfo: Fsinfo;
   /** True: small dirty blocks go into the log by content. False: they are placed first. */
   readonly logsData: boolean;
+  /** A consistency point is to be taken, though nothing has changed, before anything is logged. */
+  readonly commitIsDue: boolean;
   /** So many blocks are taken for one of metadata. */
   readonly metaCopies: number;
   /** Every VBN is below this. */

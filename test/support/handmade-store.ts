@@ -336,6 +336,7 @@ export class HandmadeStore {
       epoch: 1,
       replayFrom: this.#replayFrom,
       replayPosition: this.#replayPosition,
+      localFrom: 0,
       nextTreeId: Math.max(0, ...this.#trees.map((tree) => tree.id)) + 1,
       nextVdiskId: Math.max(0, ...this.#vdisks.map((vdisk) => vdisk.id)) + 1,
       freePairs,

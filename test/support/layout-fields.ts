@@ -23,6 +23,7 @@ import {
   PENDING_RUNS_MAX,
   type PendingRun,
 } from '../../src/layout/fsinfo.js';
+import { encodeLocalLogHead, type LocalLogHead } from '../../src/layout/local-log-head.js';
 import { encodeLogEntry, type LogEntry, logEntryBytes } from '../../src/layout/log-entry.js';
 import {
   encodeGroupHeader,
@@ -144,6 +145,7 @@ function fsinfoStructures(): Structure[] {
       logBlocks: { logBlocks: MOST },
       replayFrom: { replayFrom: MOST },
       replayPosition: { replayPosition: MOST },
+      localFrom: { localFrom: MOST },
       nextTreeId: { nextTreeId: MOST },
       nextVdiskId: { nextVdiskId: MOST },
       freePairs: { freePairs: MOST },
@@ -437,7 +439,36 @@ function externalStructures(): Structure[] {
   return [descriptor, file];
 }
 
+function localLogStructures(): Structure[] {
+  const id = (value: number): Uint8Array => new Uint8Array(16).fill(value);
+  const head = structure<LocalLogHead>({
+    name: 'local log head',
+    sizeBytes: BLOCK_BYTES,
+    plain: {
+      store: id(1),
+      generation: 0,
+      deviceBlocks: 0,
+      ring: id(2),
+      epoch: 0,
+      ringBefore: id(3),
+    },
+    encode: encodeLocalLogHead,
+    checksumAt: 8,
+    derived: ['magic', 'magic2', 'crc', 'version'],
+    fields: {
+      store: { store: OTHER_ID },
+      generation: { generation: MOST },
+      deviceBlocks: { deviceBlocks: MOST },
+      ring: { ring: OTHER_ID },
+      epoch: { epoch: MOST },
+      ringBefore: { ringBefore: OTHER_ID },
+    },
+  });
+  return [head];
+}
+
 export const STRUCTURES: readonly Structure[] = [
+  ...localLogStructures(),
   ...fsinfoStructures(),
   ...entryStructures(),
   ...recordStructures(),

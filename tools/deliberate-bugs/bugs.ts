@@ -346,7 +346,7 @@ export const BUGS: readonly DeliberateBug[] = [
     what: 'in place: a FLUSH writes its group, and leaves it volatile',
     patches: [
       {
-        file: 'src/store/in-place/log-ring.ts',
+        file: 'src/store/log-ring.ts',
         find: 'await this.#device.writeDurable(position',
         replace: 'await this.#device.write(position',
       },

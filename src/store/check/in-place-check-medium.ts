@@ -12,7 +12,7 @@ import type { Device } from '../../env/device.js';
 import { decodeFsinfo, encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import type { TagKind } from '../../layout/log-record.js';
 import { storeBlocksFor } from '../in-place/fsinfo-slots.js';
-import { LogRing } from '../in-place/log-ring.js';
+import { LogRing } from '../log-ring.js';
 import type { CheckMedium, LoggedBatch } from './check-medium.js';
 import type { Findings } from './check-report.js';
 

@@ -125,6 +125,7 @@ function emptyFsinfo(storeBlocks: number, logBlocks: number, uuid: Uint8Array): 
     logBlocks,
     replayFrom: 1,
     replayPosition: 0,
+    localFrom: 0,
     nextTreeId: 1,
     nextVdiskId: 1,
     freePairs: storeBlocks / (2 * SEGMENT_BLOCKS),

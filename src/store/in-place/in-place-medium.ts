@@ -24,6 +24,7 @@ import {
   usageLive,
 } from '../../layout/usage-entry.js';
 import type { Generation } from '../generation.js';
+import { LogRing, type RingMark } from '../log-ring.js';
 import type {
   CommitRequest,
   Demand,
@@ -43,7 +44,6 @@ import { type AssignedBlock, MAP_BLOCK_SEGMENTS, MapWriter } from './active-map.
 import { type BlockRun, toRanges, toRuns, type VbnRange } from './block-runs.js';
 import { FailStopDevice } from './fail-stop-device.js';
 import { writeSlots } from './fsinfo-slots.js';
-import { LogRing, type RingMark } from './log-ring.js';
 import { PendingMap } from './pending-map.js';
 import { PAIR_DATA_BLOCKS, SegmentAllocator, type UsageChunk } from './segment-allocator.js';
 
@@ -62,6 +62,7 @@ type PointersEntry = Extract<LogEntry, { kind: 'pointers' }>;
 export class InPlaceMedium implements Medium {
   readonly kind = 'in-place';
   readonly logsData = true;
+  readonly commitIsDue = false;
   readonly copiesBlocks = true;
   readonly metaCopies = 2;
   readonly #device: Device;

@@ -69,6 +69,8 @@ export async function claimStore(
       const isFree =
         options === undefined ||
         (await isLetGo(bid, state, end, { ...options, isNamed: deposed === state.epoch }));
+      await end.advance();
+      bid.admit(end.cp.fsinfo);
       const claim = await takeOver(bid, state, end);
       if (claim !== undefined) {
         const { clock, staleReadsMsMax = 0 } = options ?? {};

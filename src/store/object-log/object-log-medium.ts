@@ -14,12 +14,10 @@ import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, MIB, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import { encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
-import { type LogEntry, logEntryBytes } from '../../layout/log-entry.js';
 import {
   type BlockTag,
   decodeRecord,
   RECORD_BLOCKS_MAX,
-  RECORD_ENTRY_BYTES_MAX,
   type TagKind,
 } from '../../layout/log-record.js';
 import {
@@ -39,6 +37,7 @@ import type {
   Placed,
   PlacedCopies,
   RecoveredBatch,
+  RecoveryPass,
   Urgency,
 } from '../medium.js';
 import { rootOf } from '../metafile.js';
@@ -47,9 +46,12 @@ import { BlockCache, type BlockCacheStats } from './cache/block-cache.js';
 import type { CacheFile } from './cache/cache-file.js';
 import { type FoundRecord, getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
 import type { OwnershipOptions } from './claimant.js';
+import { type LocalLog, type LocalLogStats, namingOf } from './local-log/local-log.js';
+import { namesLog } from './local-log/log-heads.js';
 import { Ownership } from './ownership.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
 import { RecordLedger } from './record-ledger.js';
+import { splitUnits } from './split-units.js';
 import { type UsageParts, writeUsage } from './usage-writer.js';
 
 /** A consistency point is taken when the chain has grown by so many records. */
@@ -78,11 +80,16 @@ export interface ObjectLogPlace {
   readonly ownership: OwnershipOptions | undefined;
   /** On the clock of `ownership`. */
   readonly answersFromMs: number;
+  /** Begun for this epoch. */
+  readonly localLog: LocalLog | undefined;
 }
 
 export class ObjectLogMedium implements Medium {
   readonly kind = 'object-log';
-  readonly logsData = false;
+  readonly logsData: boolean;
+  /** A local log has what the store lacks, or will: the next consistency point says which. */
+  commitIsDue: boolean;
+  readonly #localLog: LocalLog | undefined;
   readonly copiesBlocks = false;
   readonly metaCopies = 1;
   readonly #objects: ObjectStore;
@@ -109,6 +116,9 @@ export class ObjectLogMedium implements Medium {
   constructor(place: ObjectLogPlace) {
     const clock = place.ownership?.clock;
     this.#place = place;
+    this.#localLog = place.localLog;
+    this.logsData = place.localLog?.isUsed === true;
+    this.commitIsDue = place.localLog !== undefined || namesLog(place.fsinfo);
     this.#objects = place.objects;
     this.#prefix = place.prefix;
     this.#fsinfo = place.fsinfo;
@@ -206,6 +216,10 @@ export class ObjectLogMedium implements Medium {
     // It may have been deleted by whoever owns the store now.
     await this.#ownership?.look();
     throw new StoreError('device', `${this.name}: record ${record} is missing`);
+  }
+
+  get localLogStats(): LocalLogStats | undefined {
+    return this.logsData ? this.#localLog?.stats : undefined;
   }
 
   get cacheStats(): BlockCacheStats {
@@ -396,6 +410,14 @@ export class ObjectLogMedium implements Medium {
   // -- log
 
   async appendLog(batches: readonly LogBatch[]): Promise<'durable' | 'full'> {
+    invariant(!this.commitIsDue, 'nothing is answered before it is said where the log is');
+    if (this.#localLog?.isUsed === true) {
+      const blockOf = (vbn: number): Uint8Array | undefined => this.#chain.blockInMemory(vbn);
+      const outcome = await this.#localLog.append(batches, blockOf);
+      // A server that was deposed must not answer for long; nothing else tells it so here.
+      await this.readsConfirmed();
+      return outcome;
+    }
     for (const batch of batches) {
       for (const entries of splitUnits(batch.units)) {
         const record = this.#openOf('data');
@@ -412,15 +434,17 @@ export class ObjectLogMedium implements Medium {
   }
 
   get logIsHalfFull(): boolean {
+    if (this.logsData && this.#localLog?.isHalfFull === true) return true;
     return this.#chain.next - this.#fsinfo.replayFrom >= RECORDS_PER_CP;
   }
 
   freezeLog(cpNumber: number): void {
+    this.#localLog?.freeze(cpNumber);
     const open = [this.#open.data, this.#open.meta].flatMap((record) => record?.number ?? []);
     this.#replayFrom.set(cpNumber, Math.min(this.#chain.next, ...open));
   }
 
-  async *recover(): AsyncGenerator<RecoveredBatch> {
+  async *recover(pass: RecoveryPass): AsyncGenerator<RecoveredBatch> {
     const walk = walkChain(this.#objects, this.#prefix, this.#fsinfo, this.#epoch);
     for await (const { record } of walk) {
       if (record.kind !== 'seal') this.#ledger.found(record);
@@ -433,6 +457,7 @@ export class ObjectLogMedium implements Medium {
         },
       };
     }
+    if (this.#localLog !== undefined) yield* this.#localLog.recover(pass);
   }
 
   // -- consistency point
@@ -453,7 +478,7 @@ export class ObjectLogMedium implements Medium {
       cpNumber: generation.number,
       epoch: this.#epoch,
       incompatible: request.incompatible,
-      clean: request.clean,
+      ...namingOf(this.#localLog, generation.number, request.clean),
       replayFrom,
       nextTreeId: request.nextTreeId,
       nextVdiskId: request.nextVdiskId,
@@ -467,6 +492,8 @@ export class ObjectLogMedium implements Medium {
     // A successor of a clean store does not wait: nothing is answered from here on.
     if (request.clean) this.#ownership?.end();
     const cpRecord = await this.#putCpRecord(fsinfo);
+    await this.#localLog?.committed(generation.number);
+    this.commitIsDue = false;
     this.#fsinfo = fsinfo;
     this.#replayFrom.delete(generation.number);
     this.#generations.delete(generation);
@@ -560,25 +587,7 @@ export class ObjectLogMedium implements Medium {
 
   async close(): Promise<void> {
     this.#ownership?.end();
+    await this.#localLog?.close();
     await this.#cache.close();
   }
-}
-
-/** Groups units into what fits beside a full set of tags; a unit is never torn apart. */
-function splitUnits(units: readonly (readonly LogEntry[])[]): LogEntry[][] {
-  const groups: LogEntry[][] = [];
-  let group: LogEntry[] = [];
-  let bytes = 0;
-  for (const unit of units) {
-    const size = unit.reduce((sum, entry) => sum + logEntryBytes(entry), 0);
-    if (bytes + size > RECORD_ENTRY_BYTES_MAX && group.length > 0) {
-      groups.push(group);
-      group = [];
-      bytes = 0;
-    }
-    group.push(...unit);
-    bytes += size;
-  }
-  if (group.length > 0) groups.push(group);
-  return groups;
 }

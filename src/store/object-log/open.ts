@@ -16,8 +16,10 @@ import { encodeFsinfo, FORMAT_VERSION, type Fsinfo } from '../../layout/fsinfo.j
 import { getPatiently, listPatiently, numberKey, putText, readCpRecord } from './chain-walk.js';
 import { claimStore, type OwnershipOptions } from './claimant.js';
 import { epochText } from './epoch-object.js';
+import { admit, type LogAccess } from './local-log/local-log.js';
 import { ObjectLogMedium } from './object-log-medium.js';
-import { RecordChain, recordKey } from './record-chain.js';
+import { type ChainIdentity, RecordChain, recordKey } from './record-chain.js';
+import type { Bid } from './take-over.js';
 
 export interface ObjectLogFormat {
   readonly sizeBytes: number;
@@ -151,6 +153,7 @@ function emptyFsinfo(uuid: Uint8Array, sizeBytes: number): Fsinfo {
     logBlocks: 0,
     replayFrom: BASE + 1,
     replayPosition: 0,
+    localFrom: 0,
     nextTreeId: 1,
     nextVdiskId: 1,
     freePairs: 0,
@@ -163,20 +166,37 @@ function emptyFsinfo(uuid: Uint8Array, sizeBytes: number): Fsinfo {
   };
 }
 
+export interface ObjectLogOptions {
+  /**
+   * Undefined: the store is taken over at once, and reads after a take-over by somebody else are
+   * answered until a write is refused.
+   */
+  readonly ownership?: OwnershipOptions | undefined;
+  /** The local log, and whether the store may be opened without the one that it needs. */
+  readonly access?: LogAccess;
+}
+
 /**
  * Opens the store under the prefix for reading and writing, without recovery.
  *
- * @param ownership  undefined: it is taken over at once, and reads after a take-over by somebody
- *   else are answered until a write is refused
- * @throws {StoreError} in-use: its owner lives; fenced: others were quicker; invalid, corrupt
+ * @throws {StoreError} in-use: its owner lives; fenced: others were quicker; not-found: its local
+ *   log is not here; invalid, corrupt
  */
 export async function openObjectLog(
   objects: ObjectStore,
   prefix: string,
   nonce: () => Uint8Array,
-  ownership?: OwnershipOptions,
+  { ownership, access = { log: undefined, isGivenUp: false } }: ObjectLogOptions = {},
 ): Promise<ObjectLogMedium> {
-  const bid = { objects, prefix, nonce, owner: ownership?.owner };
+  const { log } = access;
+  const bid: Bid = {
+    objects,
+    prefix,
+    nonce,
+    owner: ownership?.owner,
+    admit: (fsinfo) => admit(fsinfo, access, `${objects.name}/${prefix}`),
+  };
   const granted = await claimStore(bid, ownership);
-  return new ObjectLogMedium({ objects, prefix, nonce, ownership, ...granted });
+  await log?.begin(granted.fsinfo, granted.epoch, nonce());
+  return new ObjectLogMedium({ objects, prefix, nonce, ownership, localLog: log, ...granted });
 }

@@ -37,6 +37,8 @@ export interface Bid {
   readonly prefix: string;
   readonly nonce: () => Uint8Array;
   readonly owner: OwnerToken | undefined;
+  /** Of the consistency point to go on from. @throws {StoreError} it must not be gone on from */
+  readonly admit: (fsinfo: Fsinfo) => void;
 }
 
 export interface Claim {
@@ -107,6 +109,8 @@ export async function takeOver(
   const indexed = await newestIndexed(objects, prefix, state.epoch);
   const isVoid = indexed !== undefined && indexed.record > end.cp.record;
   if (isVoid) return undefined;
+  // The owner may have put another one before it was fenced. Refused, it goes on where it was.
+  bid.admit(end.cp.fsinfo);
   const epoch = state.epoch + 1;
   const first = sealed + EPOCH_GAP_RECORDS;
   const claim = epochText({ base: end.cp.record, first, sealed, owner }, nonce());

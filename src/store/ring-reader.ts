@@ -2,8 +2,8 @@
  * Reads the log ring for recovery, ahead: a log of one small group after the other must not cost
  * two waits for each of them.
  */
-import { BLOCK_BYTES, MIB } from '../../base/units.js';
-import type { Device } from '../../env/device.js';
+import { BLOCK_BYTES, MIB } from '../base/units.js';
+import type { Device } from '../env/device.js';
 
 const AHEAD_BLOCKS = MIB / BLOCK_BYTES;
 

@@ -4,15 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { fuzzSeeds } from '../../../test/support/fuzz-seeds.js';
-import { crc32 } from '../../base/checksum.js';
-import { BLOCK_BYTES, SECTOR_BYTES } from '../../base/units.js';
-import { MemoryDevice } from '../../env/memory-device.js';
-import type { Random } from '../../env/random.js';
-import { seededRandom } from '../../env/seeded-random.js';
-import type { LogEntry } from '../../layout/log-entry.js';
-import type { LogBatch } from '../medium.js';
+import { fuzzSeeds } from '../../test/support/fuzz-seeds.js';
+import { crc32 } from '../base/checksum.js';
+import { BLOCK_BYTES, SECTOR_BYTES } from '../base/units.js';
+import { MemoryDevice } from '../env/memory-device.js';
+import type { Random } from '../env/random.js';
+import { seededRandom } from '../env/seeded-random.js';
+import type { LogEntry } from '../layout/log-entry.js';
 import { LogRing, type RingMark, type RingPlace } from './log-ring.js';
+import type { LogBatch } from './medium.js';
 
 const START = 2;
 

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { crc32 } from '../../base/checksum.js';
-import { isStoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, SECTOR_BYTES } from '../../base/units.js';
-import { MemoryDevice } from '../../env/memory-device.js';
-import { seededRandom } from '../../env/seeded-random.js';
-import type { LogEntry } from '../../layout/log-entry.js';
-import { groupHeaderBlocks } from '../../layout/log-group.js';
-import type { LogBatch } from '../medium.js';
+import { crc32 } from '../base/checksum.js';
+import { isStoreError } from '../base/store-error.js';
+import { BLOCK_BYTES, SECTOR_BYTES } from '../base/units.js';
+import { MemoryDevice } from '../env/memory-device.js';
+import { seededRandom } from '../env/seeded-random.js';
+import type { LogEntry } from '../layout/log-entry.js';
+import { groupHeaderBlocks } from '../layout/log-group.js';
 import { LogRing, type RingPlace } from './log-ring.js';
+import type { LogBatch } from './medium.js';
 
 const UUID = new Uint8Array(16).fill(0x5a);
 const START = 2;

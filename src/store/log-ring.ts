@@ -10,11 +10,11 @@
  *    never acknowledged; but a single wrong bit is rot, and mended: a tear is not so small, and if
  *    it were, the mended bytes are what was being written.
  */
-import { crc32, findSingleBitError } from '../../base/checksum.js';
-import { StoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES } from '../../base/units.js';
-import type { Device } from '../../env/device.js';
-import type { LogEntry } from '../../layout/log-entry.js';
+import { crc32, findSingleBitError } from '../base/checksum.js';
+import { StoreError } from '../base/store-error.js';
+import { BLOCK_BYTES } from '../base/units.js';
+import type { Device } from '../env/device.js';
+import type { LogEntry } from '../layout/log-entry.js';
 import {
   decodeGroupHeader,
   encodeGroupHeader,
@@ -24,8 +24,8 @@ import {
   isGroupUpTo,
   type LogGroup,
   repairGroupHeader,
-} from '../../layout/log-group.js';
-import type { LogBatch, RecoveredBatch, RecoveryPass } from '../medium.js';
+} from '../layout/log-group.js';
+import type { LogBatch, RecoveredBatch, RecoveryPass } from './medium.js';
 import { RingReader } from './ring-reader.js';
 
 const NO_PAYLOAD = new Uint8Array(0);
