@@ -248,7 +248,7 @@ class LocalLogMachine implements Machine {
       write: (offset, from) => call(() => inner.write(offset, from)),
       writeDurable: (offset, from) => call(() => inner.writeDurable(offset, from)),
       sync: () => call(() => inner.sync()),
-      copyBlocks: (from, to, crcs) => inner.copyBlocks(from, to, crcs),
+      copyBlocks: (copies) => inner.copyBlocks(copies),
       close: async () => {
         await inner.close();
         this.#device = device.reopen();
