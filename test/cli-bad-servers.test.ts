@@ -85,8 +85,7 @@ test('an export whose data is cut off, or has no end, leaves no file', async () 
     const line = `export a ${path} --format ${format}`;
     const cut = await beside(
       exporting((_request, response) => {
-        response.write(whole.subarray(0, 5 * MIB));
-        setTimeout(() => response.destroy(), 20);
+        response.write(whole.subarray(0, 5 * MIB), () => response.destroy());
       }),
       line,
     );
@@ -130,10 +129,12 @@ test('an export that is interrupted leaves no file', async () => {
   const answer = exporting((_request, response) => {
     // And then nothing more.
     response.write(whole.subarray(0, 3 * MIB));
-    setTimeout(() => {
-      assert.ok(existsSync(path), 'it had begun');
+    const look = setInterval(() => {
+      if (!existsSync(path)) return;
+      clearInterval(look);
       abort.abort(new CommandError('interrupted', 'ended by SIGINT', { exitCode: 130 }));
-    }, 50);
+    }, 1);
+    look.unref();
   });
   const { code, error } = await beside(answer, `export a ${path}`, abort.signal);
   assert.deepEqual([code, error], [130, 'keiki: ended by SIGINT\n']);

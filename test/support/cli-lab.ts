@@ -13,7 +13,8 @@ export interface CliResult {
 }
 
 const MAIN = resolve('src/cli/main.ts');
-const START_MS = 30_000;
+/** A loaded machine has been seen to take 20 s. */
+const START_MS = 180_000;
 
 /** A command under way. */
 export class CliProcess {

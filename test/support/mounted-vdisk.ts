@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runProgram, runToSuccess } from '../../tools/quickstart/programs.js';
 
-const ATTACH_MS = 20_000;
+const ATTACH_MS = 120_000;
 /** capabilities(7): who has it may mount. */
 const CAP_SYS_ADMIN = 1n << 21n;
 
