@@ -57,6 +57,7 @@ const GOLDEN: Vdisk = {
   holders: [],
   split: null,
   external: null,
+  published: null,
   certificate: null,
   clientCount: 0,
   clients: [],

@@ -250,7 +250,7 @@ const CODES: Readonly<Record<string, readonly (readonly [string, number | undefi
     kind,
     vdiskBytes({ certificate: { ...PLAIN_CERTIFICATE, kind } })[CERTIFICATE_OFFSET],
   ]),
-  'external format': (['raw', 'qcow2'] as const).map((format) => {
+  'external format': (['raw', 'qcow2', 'published'] as const).map((format) => {
     return [format, encodeExternalDescriptor({ ...PLAIN_DESCRIPTOR, format })[12]];
   }),
   'vdisk state': [

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AnyName, SnapshotName, VdiskName } from '../control/schemas.js';
+import { AnyName, SnapshotName, VdiskName } from '../control/name-schemas.js';
 import {
   ANY_NAME,
   SNAPSHOT_NAME,

@@ -1,4 +1,5 @@
 /** What people write on a command line: names and sizes, checked before anything is asked. Pure. */
+import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { parseSize } from '../base/size-text.js';
 import { SECTOR_BYTES, VDISK_BYTES_MAX } from '../base/units.js';
@@ -20,6 +21,23 @@ export function toVdiskName(text: string): string {
 export function toAnyName(text: string): string {
   if (ANY_NAME.test(text)) return text;
   throw new InvalidArgumentError(NAME_RULE);
+}
+
+export function toSnapshotName(text: string): string {
+  if (SNAPSHOT_NAME.test(text)) return text;
+  throw new InvalidArgumentError(`A snapshot is meant: vdisk@snapshot; ${NAME_RULE}.`);
+}
+
+/** What to clone: a name of this store, or STORE#VDISK@SNAP of another. */
+export function toCloneSource(text: string): string {
+  const at = text.indexOf('#');
+  if (at < 0) return toAnyName(text);
+  if (at === 0 || !SNAPSHOT_NAME.test(text.slice(at + 1))) {
+    const shape = 'STORE#VDISK@SNAP, as s3://bucket/prefix#golden@v1';
+    throw new InvalidArgumentError(`What another store has published is ${shape}.`);
+  }
+  // The server has another working directory.
+  return text.startsWith('dir:') ? `dir:${resolve(text.slice(4, at))}${text.slice(at)}` : text;
 }
 
 /** The size of a vdisk. */

@@ -72,9 +72,10 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
     lines.push(['backing', 'deleted: it takes over what is left when nobody else needs it']);
   if (external !== null) {
     const { files, trouble } = external;
-    lines.push(['files', files.join(', ')]);
+    lines.push([external.format === 'published' ? 'snapshot' : 'files', files.join(', ')]);
     if (trouble !== null) lines.push(['trouble', trouble]);
   }
+  if (vdisk.published !== null) lines.push(['published', `as ${vdisk.published}`]);
   if (split !== null) lines.push(...splitLines(split, splitJob));
   if (vdisk.certificate !== null) lines.push(...certificateLines(vdisk.certificate));
   const snapshots = all.filter(({ name }) => name.startsWith(`${vdisk.name}@`));

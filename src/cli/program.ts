@@ -7,6 +7,7 @@ import { completionCommand } from './commands/completion-command.js';
 import { EXTENT_COMMANDS } from './commands/extent-commands.js';
 import { EXTERNAL_COMMANDS } from './commands/external-commands.js';
 import { IMAGE_COMMANDS } from './commands/image-commands.js';
+import { PUBLISH_COMMANDS } from './commands/publish-commands.js';
 import { SERVER_COMMANDS } from './commands/server-commands.js';
 import { VDISK_COMMANDS } from './commands/vdisk-commands.js';
 import { VERIFY_COMMANDS } from './commands/verify-command.js';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly CommandRow[] = [
   ...VERIFY_COMMANDS,
   ...IMAGE_COMMANDS,
   ...EXTERNAL_COMMANDS,
+  ...PUBLISH_COMMANDS,
   ...EXTENT_COMMANDS,
   ...ATTACH_COMMANDS,
   completionCommand(() => COMMANDS),

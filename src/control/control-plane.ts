@@ -180,6 +180,7 @@ export class ControlPlane {
       holders: info.holders.filter((holder) => !isOwnName(holder)),
       split: split === undefined ? null : toSplit(split, job?.id),
       external: toExternal(info.external),
+      published: info.published ?? null,
       certificate: toCertificate(info.certificate),
       clientCount: clients.length,
       clients: clients.map(toClient),

@@ -24,11 +24,12 @@ export interface StoreVdisk {
   readonly holders: readonly string[];
   readonly external:
     | {
-        readonly format: 'raw' | 'qcow2' | undefined;
+        readonly format: 'raw' | 'qcow2' | 'published' | undefined;
         readonly files: readonly string[];
         readonly trouble: string | undefined;
       }
     | undefined;
+  readonly published: string | undefined;
   readonly certificate: CertificateRecord | undefined;
 }
 
@@ -62,6 +63,14 @@ export interface RelocateOptions extends ImageOptions {
   readonly trust?: boolean;
 }
 
+export interface StorePublication {
+  readonly name: string;
+  readonly publishedAs: string;
+  readonly id: string;
+  readonly sizeBytes: number;
+  readonly holders: readonly { readonly store: string; readonly name: string }[];
+}
+
 /** Every act is durable when its promise resolves; all throw StoreErrors. */
 export interface ControlStore {
   createVdisk(name: string, sizeBytes: number): Promise<BlockTarget>;
@@ -70,6 +79,9 @@ export interface ControlStore {
   show(name: string): StoreVdisk;
   snapshot(items: readonly SnapshotItem[]): Promise<void>;
   clone(snapshot: string, name: string): Promise<BlockTarget>;
+  publish(name: string): Promise<void>;
+  unpublish(name: string, options: { readonly dropHolders: boolean }): Promise<void>;
+  publications(): Promise<StorePublication[]>;
   createExternal(name: string, path: string, options: ImageOptions): Promise<BlockTarget>;
   relocate(name: string, path: string, options: RelocateOptions): Promise<void>;
   lookAtExternal(name: string): Promise<void>;

@@ -4,7 +4,8 @@
 import { Ajv } from 'ajv';
 import { type Static, Type } from 'typebox';
 import { StoreError } from '../base/store-error.js';
-import { AnyName, Attach } from './schemas.js';
+import { AnyName } from './name-schemas.js';
+import { Attach } from './schemas.js';
 
 const VERSION = 1;
 const strict = { additionalProperties: false } as const;

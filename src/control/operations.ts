@@ -4,6 +4,8 @@
  * not.
  */
 import { type Static, type TSchema, Type } from 'typebox';
+import * as external from './external-schemas.js';
+import { AnyName } from './name-schemas.js';
 import * as schemas from './schemas.js';
 
 /** Data of a vdisk, byte by byte. */
@@ -37,7 +39,7 @@ export interface Operation {
   readonly isIdempotent?: true;
 }
 
-const name = Type.Object({ name: schemas.AnyName });
+const name = Type.Object({ name: AnyName });
 const jobId = Type.Object({
   id: Type.String({ pattern: '^[a-z]+-[0-9]{1,15}$', examples: ['split-1'] }),
 });
@@ -102,7 +104,7 @@ export const OPERATIONS = {
     method: 'POST',
     path: '/v1/externals',
     summary: 'A disk image of the server as read-only backing store of clones, without import',
-    body: schemas.CreateExternal,
+    body: external.CreateExternal,
     status: 201,
     answer: schemas.Vdisk,
     problems: [
@@ -121,7 +123,7 @@ export const OPERATIONS = {
     path: '/v1/externals/{name}/path',
     summary: 'Says where the files of such a backing store are now',
     params: name,
-    body: schemas.Relocate,
+    body: external.Relocate,
     status: 200,
     answer: schemas.Vdisk,
     problems: ['not-found', 'unsupported', 'corrupt', 'device', 'out-of-space', 'too-large'],
@@ -140,11 +142,46 @@ export const OPERATIONS = {
     method: 'POST',
     path: '/v1/clones',
     summary: 'Writable clones of a snapshot, all or none',
-    body: schemas.CreateClones,
+    body: external.CreateClones,
     status: 201,
     answer: schemas.VdiskList,
-    problems: ['not-found', 'exists', 'out-of-space', 'too-large'],
+    problems: [
+      'not-found',
+      'exists',
+      'unsupported',
+      'corrupt',
+      'device',
+      'out-of-space',
+      'too-large',
+    ],
     isIdempotent: true,
+  },
+  publishSnapshot: {
+    method: 'PUT',
+    path: '/v1/vdisks/{name}/publication',
+    summary: 'Lets other stores clone the snapshot, and read it from the records of this one',
+    params: name,
+    status: 200,
+    answer: schemas.Vdisk,
+    problems: ['not-found', 'exists', 'in-use', 'unsupported', 'corrupt', 'device', 'out-of-space'],
+  },
+  unpublishSnapshot: {
+    method: 'DELETE',
+    path: '/v1/vdisks/{name}/publication',
+    summary: 'Ends that; refused as long as other stores read it',
+    params: name,
+    query: external.UnpublishQuery,
+    status: 200,
+    answer: schemas.Vdisk,
+    problems: ['not-found', 'in-use', 'unsupported', 'device', 'out-of-space'],
+  },
+  listPublications: {
+    method: 'GET',
+    path: '/v1/publications',
+    summary: 'What is published, and which other stores read it',
+    status: 200,
+    answer: external.PublicationList,
+    problems: ['device'],
   },
   splitVdisk: {
     method: 'POST',

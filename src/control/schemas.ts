@@ -11,26 +11,9 @@ import { STORE_ERROR_KINDS } from '../base/store-error.js';
 import { PIB, SECTOR_BYTES } from '../base/units.js';
 import { RATE_BYTES_MAX } from '../layout/split-policy.js';
 import { READ_BASES } from '../vdisk/in-use.js';
+import { External, Publication } from './external-schemas.js';
+import { AnyName, VdiskName } from './name-schemas.js';
 import { bytes, count, moment, nullable, oneOf, strict } from './schema-kit.js';
-
-const NAME = '[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,254}';
-
-export const VdiskName = Type.String({
-  pattern: `^${NAME}$`,
-  description:
-    'Name of a vdisk, or of a snapshot within its vdisk: up to 255 of A-Z a-z 0-9 _ . : + -',
-  examples: ['golden'],
-});
-export const SnapshotName = Type.String({
-  pattern: `^${NAME}@${NAME}$`,
-  description: 'vdisk@snapshot',
-  examples: ['golden@v1'],
-});
-export const AnyName = Type.String({
-  pattern: `^${NAME}(@${NAME})?$`,
-  description: 'vdisk or vdisk@snapshot',
-  examples: ['golden'],
-});
 
 const SizeBytes = Type.Integer({
   minimum: SECTOR_BYTES,
@@ -146,16 +129,6 @@ export const Client = Type.Object({
   heldBytes: bytes('Memory that the connection holds'),
 });
 
-const ImageFormat = oneOf(
-  ['raw', 'qcow2'],
-  "What the file is; without it, its first bytes decide: say it when the file is a stranger's",
-);
-const External = Type.Object({
-  format: nullable(ImageFormat),
-  files: Type.Array(Type.String(), { description: 'The image, the one behind it, and so on' }),
-  trouble: nullable(Type.String({ description: 'Why they cannot be read, as far as is known' })),
-});
-
 const ContentHash = Type.String({
   pattern: '^sha256:[0-9a-f]{64}$',
   description: 'SHA-256 of all that clients read',
@@ -199,34 +172,14 @@ export const Vdisk = Type.Object({
   holders: Type.Array(AnyName, { description: 'What reads through it' }),
   split: nullable(Split),
   external: nullable(External),
+  published: nullable(
+    Type.String({ description: 'What other stores clone the snapshot as, if it is published' }),
+  ),
   certificate: nullable(Certificate),
   clientCount: count('NBD clients that have it open'),
   clients: Type.Array(Client, { description: 'Who they are' }),
 });
 
-const ImagePath = Type.String({
-  minLength: 1,
-  maxLength: 4096,
-  pattern: '^/[^\\u0000]*$',
-  description: 'Whole path of the file on the server, in one of its folders of images',
-  examples: ['/srv/images/debian.qcow2'],
-});
-export const CreateExternal = Type.Object(
-  { name: VdiskName, path: ImagePath, format: Type.Optional(ImageFormat) },
-  strict,
-);
-export const Relocate = Type.Object(
-  {
-    path: ImagePath,
-    format: Type.Optional(ImageFormat),
-    trust: Type.Optional(
-      Type.Boolean({
-        description: 'The files may look different: the caller knows that they hold the same disk',
-      }),
-    ),
-  },
-  strict,
-);
 export const VdiskList = Type.Object({ vdisks: Type.Array(Vdisk) });
 export const CreateVdisk = Type.Object({ name: VdiskName, sizeBytes: SizeBytes }, strict);
 export const ChangeVdisk = Type.Object(
@@ -243,10 +196,6 @@ export const CreateSnapshots = Type.Object(
       maxItems: 1000,
     }),
   },
-  strict,
-);
-export const CreateClones = Type.Object(
-  { source: AnyName, names: Type.Array(VdiskName, { minItems: 1, maxItems: 1000 }) },
   strict,
 );
 export const StartSplit = Type.Object({ mode: SplitMode, ...policyOptions }, strict);
@@ -582,6 +531,7 @@ export const COMPONENTS = {
   Job,
   MapExtent,
   Problem,
+  Publication,
   Server,
   Split,
   SplitPlan,

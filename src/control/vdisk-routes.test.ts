@@ -67,6 +67,7 @@ describe('vdisks over the API', () => {
       holders: [],
       split: null,
       external: null,
+      published: null,
       certificate: null,
       clientCount: 0,
       clients: [],

@@ -20,8 +20,10 @@ const MAGIC = 'KEIKIEXT';
 const HEAD_BYTES = 40;
 const FILE_BYTES = 40;
 
-export type ExternalFormat = 'raw' | 'qcow2';
-const FORMATS: readonly ExternalFormat[] = ['raw', 'qcow2'];
+export type ImageFormat = 'raw' | 'qcow2';
+/** published: no file, but a snapshot that another store has published; its "path" says which. */
+export type ExternalFormat = ImageFormat | 'published';
+const FORMATS: readonly ExternalFormat[] = ['raw', 'qcow2', 'published'];
 
 /** One file of the chain, as it was. */
 export interface ExternalFile {

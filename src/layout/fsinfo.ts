@@ -93,11 +93,21 @@ export const FEATURE_EXTERNAL = 1;
  * and free it as one tree's own. It stays once it is there.
  */
 export const FEATURE_SHARED_INDIRECT = 2;
-const INCOMPATIBLE_KNOWN = FEATURE_EXTERNAL | FEATURE_SHARED_INDIRECT;
+/**
+ * Feature, incompatible: a snapshot is or was published to other stores, or one of theirs is read.
+ * Who does not know it would delete records that others read. It stays once it is there.
+ */
+export const FEATURE_PUBLISHED = 4;
+const INCOMPATIBLE_KNOWN = FEATURE_EXTERNAL | FEATURE_SHARED_INDIRECT | FEATURE_PUBLISHED;
 
 /** True if the store announces shared indirect blocks. */
 export function hasSharedIndirect({ incompatible }: Pick<Fsinfo, 'incompatible'>): boolean {
-  return incompatible >= FEATURE_SHARED_INDIRECT;
+  return (incompatible & FEATURE_SHARED_INDIRECT) !== 0;
+}
+
+/** True if the store announces publications. */
+export function hasPublished({ incompatible }: Pick<Fsinfo, 'incompatible'>): boolean {
+  return (incompatible & FEATURE_PUBLISHED) !== 0;
 }
 
 const PENDING_OFFSET = 416;

@@ -35,6 +35,8 @@ export interface VdiskRecord {
   readonly createdWallMs: number;
   /** What its last verification came to. */
   readonly certificate: CertificateRecord | undefined;
+  /** Snapshot: id under which it is published; 0: it is not. */
+  readonly publication: number;
 }
 
 const encoder = new TextEncoder();
@@ -51,6 +53,7 @@ export function encodeVdiskRecord(record: VdiskRecord, bytes: Uint8Array): void 
   bytes[8] = KINDS.indexOf(record.kind) + 1;
   bytes[9] = record.gone ? 2 : 1;
   view.setUint16(10, name.length, true);
+  view.setUint32(12, record.publication, true);
   putU64(view, 16, record.headTreeId);
   putU64(view, 24, record.ofVdiskId);
   bytes.set(record.serial, 32);
@@ -93,5 +96,6 @@ export function decodeVdiskRecord(bytes: Uint8Array): VdiskRecord | 'free' | und
     createdCp: numbers[2] as number,
     createdWallMs: numbers[3] as number,
     certificate: certificate === 'none' ? undefined : certificate,
+    publication: view.getUint32(12, true),
   };
 }

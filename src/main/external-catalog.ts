@@ -7,7 +7,11 @@
  */
 import { isStoreError, StoreError } from '../base/store-error.js';
 import type { LogSink } from '../env/log-sink.js';
-import type { ExternalDescriptor, ExternalFormat } from '../layout/external-descriptor.js';
+import type {
+  ExternalDescriptor,
+  ExternalFormat,
+  ImageFormat,
+} from '../layout/external-descriptor.js';
 import type { Engine } from '../store/engine.js';
 import type { Tree } from '../store/tree.js';
 import type { Acts } from '../vdisk/acts.js';
@@ -16,10 +20,11 @@ import type { ExternalSource, ExternalStore } from '../vdisk/external-store.js';
 import type { Externals } from '../vdisk/externals.js';
 import type { VdiskEntry } from '../vdisk/vdisk-table.js';
 import { differenceOf } from './image-externals.js';
+import { PublishedStore, type ReachStore } from './published-store.js';
 
 export interface ExternalOptions {
   /** Default: the first bytes of the file decide. Say it when the file is a stranger's. */
-  readonly format?: ExternalFormat;
+  readonly format?: ImageFormat;
 }
 
 export interface RelocateOptions extends ExternalOptions {
@@ -30,10 +35,10 @@ export interface RelocateOptions extends ExternalOptions {
   readonly trust?: boolean;
 }
 
-/** What a backing store in files is. */
+/** What is behind an external backing store: files, or what another store has published. */
 export interface ExternalInfo {
   readonly format: ExternalFormat | undefined;
-  /** The image, the file behind it, and so on. */
+  /** The image, the file behind it, and so on; or the published snapshot. */
   readonly files: readonly string[];
   /** Why it cannot be read, as far as is known. */
   readonly trouble: string | undefined;
@@ -68,13 +73,15 @@ export class ExternalCatalog {
   readonly #engine: Engine;
   readonly #externals: Externals;
   readonly #source: ExternalSource;
+  readonly #reach: ReachStore;
   readonly #log: LogSink;
   readonly #descriptors = new Map<Tree, ExternalDescriptor>();
 
-  constructor(engine: Engine, externals: Externals, source: ExternalSource) {
+  constructor(engine: Engine, externals: Externals, source: ExternalSource, reach: ReachStore) {
     this.#engine = engine;
     this.#externals = externals;
     this.#source = source;
+    this.#reach = reach;
     this.#log = engine.options.log;
   }
 
@@ -83,7 +90,7 @@ export class ExternalCatalog {
     for (const tree of this.#engine.externals) {
       if (tree.state !== 'live') continue;
       try {
-        this.#begin(tree, await loadDescriptor(this.#engine, tree));
+        this.begin(tree, await loadDescriptor(this.#engine, tree));
       } catch (error) {
         if (!isStoreError(error)) throw error;
         this.#externals.add(tree, new LostStore(error));
@@ -92,8 +99,12 @@ export class ExternalCatalog {
     }
   }
 
-  #begin(tree: Tree, descriptor: ExternalDescriptor): void {
-    const store = this.#source.open(descriptor, this.#log);
+  /** From here on the tree is read from what the descriptor says. */
+  begin(tree: Tree, descriptor: ExternalDescriptor): void {
+    const store =
+      descriptor.format === 'published'
+        ? new PublishedStore(descriptor, this.#reach, this.#log)
+        : this.#source.open(descriptor, this.#log);
     this.#descriptors.set(tree, descriptor);
     this.#externals.add(tree, store);
     void store.look();
@@ -106,7 +117,7 @@ export class ExternalCatalog {
     options: ExternalOptions,
   ): Promise<VdiskEntry> {
     const descriptor = await this.#source.describe(path, options.format);
-    return acts.createExternal(name, descriptor, (tree) => this.#begin(tree, descriptor));
+    return acts.createExternal(name, descriptor, (tree) => this.begin(tree, descriptor));
   }
 
   /** @throws {StoreError} invalid: it is no external one, or the files hold another disk */
@@ -119,6 +130,9 @@ export class ExternalCatalog {
     const { head, name } = entry;
     if (!head.isExternal) throw notExternal(name);
     const was = this.#descriptors.get(head);
+    if (was?.format === 'published') {
+      throw new StoreError('invalid', `${name} is a snapshot of another store, and no file`);
+    }
     const is = await this.#source.describe(path, options.format ?? was?.format);
     if (is.sizeBytes !== head.sizeBytes) {
       const sizes = `${is.sizeBytes} bytes, ${name} has ${head.sizeBytes}`;
@@ -131,8 +145,24 @@ export class ExternalCatalog {
     }
     await acts.redescribe(entry, is);
     const old = this.#externals.of(head);
-    this.#begin(head, is);
+    this.begin(head, is);
     await old?.close();
+  }
+
+  /** Undefined if it is lost. */
+  descriptorOf(tree: Tree): ExternalDescriptor | undefined {
+    return this.#descriptors.get(tree);
+  }
+
+  /** Those that are snapshots of other stores. */
+  published(): Tree[] {
+    return [...this.#descriptors].flatMap(([tree, { format }]) =>
+      format === 'published' ? [tree] : [],
+    );
+  }
+
+  isPublished(tree: Tree): boolean {
+    return this.#descriptors.get(tree)?.format === 'published';
   }
 
   infoOf(tree: Tree): ExternalInfo | undefined {

@@ -11,6 +11,7 @@
  */
 import { resolve } from 'node:path';
 import { crc32 } from '../base/checksum.js';
+import { invariant } from '../base/invariant.js';
 import { isStoreError, StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, KIB } from '../base/units.js';
 import { openFileForReading } from '../env/file-source.js';
@@ -21,7 +22,7 @@ import { openImage } from '../image/open-image.js';
 import type {
   ExternalDescriptor,
   ExternalFile,
-  ExternalFormat,
+  ImageFormat,
 } from '../layout/external-descriptor.js';
 import {
   type ExternalSource,
@@ -47,7 +48,7 @@ export function imageExternals(openFile: OpenFile = openFileForReading): Externa
 
 async function describeImage(
   path: string,
-  format: ExternalFormat | undefined,
+  format: ImageFormat | undefined,
   openFile: OpenFile,
 ): Promise<ExternalDescriptor> {
   const opened: RandomAccessFile[] = [];
@@ -237,6 +238,7 @@ class ImageStore implements ExternalStore {
 
   async #open(): Promise<OpenedImage> {
     const { files: expected, format, sizeBytes } = this.#descriptor;
+    invariant(format !== 'published', 'what another store has published is no image');
     const files: RandomAccessFile[] = [];
     const open = async (path: string): Promise<RandomAccessFile> => {
       const was = expected[files.length];

@@ -26,6 +26,8 @@ import { RecordCollector } from '../vdisk/vdisk-table.js';
 import { entropySeed } from './entropy.js';
 import { ExternalCatalog } from './external-catalog.js';
 import { imageExternals } from './image-externals.js';
+import type { ReachStore } from './published-store.js';
+import { Publisher } from './publisher.js';
 import { Store } from './store.js';
 
 export type StoreSource =
@@ -55,6 +57,8 @@ export interface OpenOptions {
   readonly log?: LogSink;
   /** Where external backing stores come from; default: disk-image files, raw and qcow2. */
   readonly externals?: ExternalSource;
+  /** Finds other stores by their address, for clones of what these have published. */
+  readonly reach?: ReachStore;
   /**
    * On an object store: who opens it, and what becomes of one who has it open. Default: that one is
    * deposed at once, and may answer reads until it writes.
@@ -215,19 +219,44 @@ async function openMedium(
       fields: { batches: report.batches, entries: report.entries, blocks: report.blocks },
     });
   }
-  // Before the first consistency point, which says that this one has waited.
+  const table = records.toTable();
+  const publisher =
+    medium instanceof ObjectLogMedium ? new Publisher(engine, medium, table, random) : undefined;
+  // Before the first consistency point, which deletes what is dead.
+  await publisher?.pinAll();
+  // Before it, too: it says that this one has waited.
   await predecessorSilent();
   // From here on the store is in use, and what recovery applied is in the tree.
   await engine.consistencyPoint();
   const externals = new Externals();
-  const catalog = new ExternalCatalog(engine, externals, options.externals ?? imageExternals());
+  const reach = options.reach ?? reachNothing;
+  const catalog = new ExternalCatalog(
+    engine,
+    externals,
+    options.externals ?? imageExternals(),
+    reach,
+  );
   await catalog.openAll();
   const recovered = !wasClean;
   const cleaning =
     medium instanceof ObjectLogMedium
       ? { medium, options: { ...CLEANER_DEFAULTS, ...options.cleaner } }
       : undefined;
-  return new Store(engine, records.toTable(), random, { recovered, externals, catalog, cleaning });
+  return new Store(engine, table, random, {
+    recovered,
+    externals,
+    catalog,
+    cleaning,
+    publisher,
+    reach,
+  });
+}
+
+function reachNothing(address: string): Promise<never> {
+  const next = 'open the store with the option `reach`';
+  return Promise.reject(
+    new StoreError('unsupported', `this program was not told how to reach ${address}: ${next}`),
+  );
 }
 
 function nonceFrom(random: Random): () => Uint8Array {

@@ -27,6 +27,7 @@ import { openWithin } from './image-folders.js';
 import { toListeners } from './listeners.js';
 import { objectLogOptions } from './object-log-options.js';
 import { openStore } from './open-store.js';
+import { OtherStores } from './other-stores.js';
 import { ownershipOf } from './owner.js';
 import { Service } from './service.js';
 import type { Settings } from './settings.js';
@@ -102,6 +103,7 @@ interface Running {
   readonly service: Service;
   readonly store: Store;
   readonly place: StorePlace;
+  readonly others: OtherStores;
 }
 
 async function start(
@@ -116,7 +118,9 @@ async function start(
   const listeners = toListeners({ settings, activated, environment, userId });
   const startMs = systemClock.nowMs();
   const place = await openStorePlace(settings, environment, systemClock, log);
-  const store = await openIn(place, settings, log);
+  const objects = place.source.kind === 'objects' ? place.source.objects : undefined;
+  const others = new OtherStores(settings, environment, objects);
+  const store = await openIn(place, settings, log, others);
   const limits = {
     connectionsMax: settings['nbd.connections'],
     totalBytesMax: settings['nbd.memory'],
@@ -145,9 +149,10 @@ async function start(
       service.plane.hasEnded = true;
     };
     tellReady(service, store, systemClock.nowMs() - startMs, log);
-    return { service, store, place };
+    return { service, store, place, others };
   } catch (error) {
     await store.close();
+    await others.close();
     await closeObjects(place);
     throw error;
   }
@@ -158,7 +163,12 @@ async function closeObjects(place: StorePlace): Promise<void> {
   if (place.source.kind === 'objects') await place.close();
 }
 
-async function openIn(place: StorePlace, settings: Settings, log: LogSink): Promise<Store> {
+async function openIn(
+  place: StorePlace,
+  settings: Settings,
+  log: LogSink,
+  others: OtherStores,
+): Promise<Store> {
   const dirtyBytesMax = settings['store.dirty-memory'];
   try {
     return await openStore(place.source, {
@@ -166,6 +176,7 @@ async function openIn(place: StorePlace, settings: Settings, log: LogSink): Prom
       ...(dirtyBytesMax === undefined ? {} : { dirtyBytesMax }),
       cpIntervalMs: settings['store.cp-interval-ms'],
       externals: imageExternals(openWithin(settings['images.folders'])),
+      reach: (address) => others.reach(address),
       ownership: ownershipOf(settings),
       ...(await objectLogOptions(settings, log)),
       log,
@@ -203,7 +214,7 @@ const WHY = {
 } as const;
 
 async function stop(
-  { service, store, place }: Running,
+  { service, store, place, others }: Running,
   reason: EndReason,
   log: LogSink,
 ): Promise<number> {
@@ -219,6 +230,7 @@ async function stop(
   }
   await service.close();
   await store.close();
+  await others.close();
   await closeObjects(place);
   log({ level: 'info', event: 'stopped', message: 'Everything is durable, and the store closed.' });
   return 0;

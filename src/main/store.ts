@@ -47,6 +47,9 @@ import type {
   ExternalOptions,
   RelocateOptions,
 } from './external-catalog.js';
+import { PublishedClones } from './published-clones.js';
+import { parsePublished, type ReachStore } from './published-store.js';
+import type { PublicationInfo, Publisher, WithdrawOptions } from './publisher.js';
 
 export interface VdiskInfo {
   readonly name: string;
@@ -64,6 +67,8 @@ export interface VdiskInfo {
   readonly holders: readonly string[];
   /** Of an external backing store: what is behind it. */
   readonly external: ExternalInfo | undefined;
+  /** Of a snapshot: what other stores clone it as; undefined: it is not published. */
+  readonly published: string | undefined;
   /** What the last verification came to: at the end of a split, or when somebody asked. */
   readonly certificate: CertificateRecord | undefined;
 }
@@ -153,6 +158,8 @@ export class Store {
   readonly #recovered: boolean;
   readonly #cleaner: Cleaner | undefined;
   readonly #cleaning: Cleaning | undefined;
+  readonly #publisher: Publisher | undefined;
+  readonly #published: PublishedClones;
 
   /** Use openStore. */
   constructor(
@@ -165,6 +172,8 @@ export class Store {
       readonly catalog: ExternalCatalog;
       /** Undefined: a store in place. */
       readonly cleaning: Cleaning | undefined;
+      readonly publisher: Publisher | undefined;
+      readonly reach: ReachStore;
     },
   ) {
     const resolver = new Resolver(engine.trees, engine.options.memoryBytes, parts.externals);
@@ -180,6 +189,9 @@ export class Store {
     this.#splits = new SplitJobs(this.#splitParts, table, load, () => this.#background.wake());
     this.#externals = parts.catalog;
     this.#recovered = parts.recovered;
+    this.#publisher = parts.publisher;
+    const { catalog, reach } = parts;
+    this.#published = new PublishedClones({ engine, table, acts: this.#acts, catalog, reach });
     // A TRIM or a shrink leaves a dying tree behind, and wakes nobody.
     engine.onDurable = () => this.#wake();
     this.#splits.resumeAll();
@@ -191,12 +203,14 @@ export class Store {
         : new Cleaner(engine, cleaning.medium, cleaning.options, (from, to) =>
             resolver.dropRanges(from, to),
           );
+    this.#publisher?.settleInBackground();
     this.#wake();
   }
 
   #wake(): void {
     this.#background.wake();
     this.#cleaner?.wake();
+    this.#published.wake();
   }
 
   /** A new vdisk that reads as zeros. @throws {StoreError} exists, invalid, out-of-space */
@@ -237,6 +251,7 @@ export class Store {
       split: target === undefined ? undefined : this.#splits.stateOf(target),
       holders: this.#acts.holdersOf(head),
       external: this.#externals.infoOf(head),
+      published: this.#publisher?.publishedAs(entry),
       certificate: entry.record.certificate,
     };
   }
@@ -269,9 +284,48 @@ export class Store {
     return this.#externals.look(this.#table.get(name));
   }
 
-  /** A writable clone of a snapshot or of an external backing store, at once. */
+  /**
+   * A writable clone of a snapshot or of an external backing store, at once; or of what another
+   * store has published: `s3://bucket/prefix#golden@v1`.
+   */
   async clone(snapshot: string, name: string): Promise<Vdisk> {
-    return this.#toVdisk(await this.#acts.clone(snapshot, name));
+    const address = parsePublished(snapshot);
+    if (address !== undefined) return this.#toVdisk(await this.#published.clone(address, name));
+    const entry = this.#table.get(snapshot);
+    const isHeld = this.#externals.isPublished(entry.head);
+    const cloned = isHeld
+      ? this.#published.cloneHeld(entry, name)
+      : this.#acts.clone(snapshot, name);
+    return this.#toVdisk(await cloned);
+  }
+
+  /**
+   * Lets other stores clone the snapshot and read it from the records of this one, whether this
+   * store is open or not. As long as that is so it cannot be deleted.
+   * @throws {StoreError} unsupported: a store in place; exists, invalid, not-found, in-use, device
+   */
+  publish(name: string): Promise<void> {
+    return this.#toPublisher().publish(name);
+  }
+
+  /**
+   * Ends that. @throws {StoreError} in-use (PinnedError): clones in other stores read through it;
+   * invalid: it is not published
+   */
+  unpublish(name: string, options: WithdrawOptions = {}): Promise<void> {
+    return this.#toPublisher().withdraw(name, options);
+  }
+
+  /** What is published, and which other stores read it. @throws {StoreError} device */
+  async publications(): Promise<PublicationInfo[]> {
+    return (await this.#publisher?.list()) ?? [];
+  }
+
+  #toPublisher(): Publisher {
+    if (this.#publisher !== undefined) return this.#publisher;
+    const { name } = this.#engine.medium;
+    const message = `${name} is a file or device: only a store on an object store can publish`;
+    throw new StoreError('unsupported', message);
   }
 
   rename(name: string, newName: string): Promise<void> {
@@ -290,6 +344,10 @@ export class Store {
   async delete(name: string, options: DeleteOptions = {}): Promise<void> {
     const entry = this.#table.get(name);
     const { head } = entry;
+    if (this.#externals.isPublished(head) && head.overCount === 0) {
+      await this.#published.idle();
+      return;
+    }
     const inUse = head.isExternal ? 'refuse' : (options.inUse ?? 'refuse');
     if (inUse === 'split') await this.#splitHolders(entry);
     try {
@@ -321,7 +379,21 @@ export class Store {
    * @throws {StoreError} invalid, not-found, out-of-space: what it may need cannot be set aside
    */
   async split(name: string, { mode, ...policy }: SplitOptions): Promise<SplitJob> {
-    return this.#toSplitJob(await this.#splits.start(this.#table.get(name), mode, policy));
+    const entry = this.#table.get(name);
+    if (mode === 'share') this.#checkShareable(entry);
+    return this.#toSplitJob(await this.#splits.start(entry, mode, policy));
+  }
+
+  /** The other store may delete its records: there is nothing that both could name. */
+  #checkShareable(entry: VdiskEntry): void {
+    const backing = this.#splits.targetOf(entry)?.backing;
+    if (backing === undefined || !this.#externals.isPublished(backing)) return;
+    const [path] = this.#externals.infoOf(backing)?.files ?? [];
+    throw new StoreError(
+      'invalid',
+      `${entry.name} reads through ${path}, which stands in another store: blocks cannot be ` +
+        'shared across stores; split it with the mode copy',
+    );
   }
 
   /** The split that is under way, if one is; nothing changes. @throws {StoreError} not-found */
@@ -471,6 +543,8 @@ export class Store {
       await this.#background.idle();
     } while (this.#splits.activeCount > 0 || !this.#background.isIdle);
     await this.#cleaner?.idle();
+    await this.#publisher?.idle();
+    await this.#published.idle();
   }
 
   stats(): StoreStats {
@@ -506,6 +580,8 @@ export class Store {
     await this.#splits.stop();
     await this.#background.stop();
     await this.#cleaner?.stop();
+    await this.#publisher?.idle();
+    await this.#published.stop();
     await this.#externals.close();
     await this.#engine.close();
   }

@@ -17,7 +17,9 @@ import type { LogSink } from '../env/log-sink.js';
 import { EXTERNAL_HEIGHT } from '../layout/external-descriptor.js';
 import {
   FEATURE_EXTERNAL,
+  FEATURE_PUBLISHED,
   FEATURE_SHARED_INDIRECT,
+  hasPublished,
   hasSharedIndirect,
   METAFILES,
   type Metafile,
@@ -70,6 +72,8 @@ export class Engine {
   readonly externals = new Set<Tree>();
   /** There may be shared indirect blocks: the next consistency point announces it, for good. */
   sharesIndirect: boolean;
+  /** Something is published, or read that is: announced the same way. */
+  announcesPublished: boolean;
   readonly stats: EngineStats = { cpCount: 0, cpBlocksWritten: 0, cpMs: 0, logGroups: 0 };
   readonly writer: LogWriter;
   /** Called when a consistency point is durable: trees that died in it can be freed. */
@@ -107,6 +111,7 @@ export class Engine {
     this.metafiles = this.#openMetafiles();
     this.generation = this.newGeneration(fsinfo.cpNumber + 1);
     this.sharesIndirect = hasSharedIndirect(fsinfo);
+    this.announcesPublished = hasPublished(fsinfo);
     this.nextTreeId = fsinfo.nextTreeId;
     this.nextVdiskId = fsinfo.nextVdiskId;
     medium.attach({
@@ -390,7 +395,8 @@ export class Engine {
 
   #features(): number {
     const external = this.externals.size > 0 ? FEATURE_EXTERNAL : 0;
-    return external + (this.sharesIndirect ? FEATURE_SHARED_INDIRECT : 0);
+    const published = this.announcesPublished ? FEATURE_PUBLISHED : 0;
+    return external + published + (this.sharesIndirect ? FEATURE_SHARED_INDIRECT : 0);
   }
 
   #thaw(generation: Generation): void {

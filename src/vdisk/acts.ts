@@ -281,6 +281,7 @@ export class Acts {
     const snapshotCount = this.#table.get(name).snapshots.size;
     await this.#room(4 * (1 + snapshotCount), 'release');
     const entry = this.#table.get(name);
+    for (const each of [entry, ...entry.snapshots]) checkUnpublished(each);
     if (inUse === 'refuse') this.#checkUnused(entry, counted);
     const entries: LogEntry[] = [];
     // The youngest first: what nobody reads through any more dies at once.
@@ -359,6 +360,7 @@ export class Acts {
       createdCp: engine.generation.number,
       createdWallMs: Math.max(0, Math.floor(engine.options.clock.wallMs())),
       certificate: undefined,
+      publication: 0,
     };
     const entry = new VdiskEntry(record, engine.vdiskSlots.take(), head);
     entry.of = of;
@@ -383,6 +385,12 @@ export class Acts {
  */
 function isInTheWay(head: Tree): boolean {
   return head.overCount > (head.isExternal ? 0 : 1);
+}
+
+/** Others read it from the records of this store, and would not be asked. */
+function checkUnpublished({ name, record }: VdiskEntry): void {
+  if (record.publication === 0) return;
+  throw new StoreError('in-use', `${name} is published: unpublish it first`);
 }
 
 /** Attributes of a tree for the log. Root and counters in it are not looked at. */

@@ -9,7 +9,7 @@
  */
 import { StoreError } from '../base/store-error.js';
 import type { LogSink } from '../env/log-sink.js';
-import type { ExternalDescriptor, ExternalFormat } from '../layout/external-descriptor.js';
+import type { ExternalDescriptor, ImageFormat } from '../layout/external-descriptor.js';
 
 /** Blocks that are asked about at once: 64 MiB. */
 export const PIECE_BLOCKS = 16384;
@@ -41,7 +41,7 @@ export interface ExternalSource {
    * Opens what is at the path, and describes it as it is now.
    * @throws {StoreError} not-found, invalid, unsupported, corrupt, device
    */
-  describe(path: string, format: ExternalFormat | undefined): Promise<ExternalDescriptor>;
+  describe(path: string, format: ImageFormat | undefined): Promise<ExternalDescriptor>;
   /** The disk that the descriptor speaks of. What is wrong with it shows when it is read. */
   open(descriptor: ExternalDescriptor, log: LogSink): ExternalStore;
 }

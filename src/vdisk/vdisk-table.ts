@@ -70,9 +70,13 @@ export class VdiskTable {
     for (const each of moved) this.#byName.set(each.name, each);
   }
 
+  isFree(name: string): boolean {
+    return !this.#byName.has(name);
+  }
+
   /** @throws {StoreError} exists */
   checkFree(name: string): void {
-    if (this.#byName.has(name)) throw new StoreError('exists', `${name} exists already`);
+    if (!this.isFree(name)) throw new StoreError('exists', `${name} exists already`);
   }
 
   /** @throws {StoreError} not-found */

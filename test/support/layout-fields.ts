@@ -36,6 +36,14 @@ import {
   type RecordHead,
 } from '../../src/layout/log-record.js';
 import { FLAG_FILLED, POINTER_WORDS, putPointer } from '../../src/layout/pointer.js';
+import {
+  encodeManifest,
+  encodeRecordList,
+  type Manifest,
+  PUBLISHED_TREE_BYTES,
+  type PublishedTree,
+  type RecordRun,
+} from '../../src/layout/publication.js';
 import { REFERENCE_WORDS, toggleOwner } from '../../src/layout/reference-entry.js';
 import { DEFAULT_POLICY, RATE_BYTES_MAX } from '../../src/layout/split-policy.js';
 import {
@@ -55,9 +63,12 @@ import {
   PLAIN_FILE,
   PLAIN_FSINFO,
   PLAIN_GROUP,
+  PLAIN_MANIFEST,
+  PLAIN_PUBLISHED_TREE,
   PLAIN_RECORD,
   PLAIN_TREE,
   PLAIN_VDISK,
+  UUID,
 } from './layout-values.js';
 
 export interface Structure {
@@ -277,6 +288,7 @@ function recordStructures(): Structure[] {
       serial: { serial: OTHER_ID },
       createdCp: { createdCp: MOST },
       createdWallMs: { createdWallMs: MOST },
+      publication: { publication: U32_MOST },
       name: { name: 'o' },
     },
     // A certificate brings several of its own fields with it: it is a structure by itself.
@@ -467,6 +479,50 @@ function localLogStructures(): Structure[] {
   return [head];
 }
 
+function publicationStructures(): Structure[] {
+  const manifest = structure<Manifest>({
+    name: 'manifest',
+    sizeBytes: 108,
+    plain: PLAIN_MANIFEST,
+    encode: encodeManifest,
+    checksumAt: 104,
+    fields: {
+      uuid: { uuid: OTHER_ID },
+      sizeBytes: { sizeBytes: MOST },
+      cpNumber: { cpNumber: MOST },
+      wallMs: { wallMs: MOST },
+      name: { name: 'o' },
+      treeList: { trees: [{ ...PLAIN_PUBLISHED_TREE, height: 5 }] },
+    },
+    derived: ['magic', 'trees', 'nameBytes', 'crc'],
+  });
+  const tree = structure<PublishedTree>({
+    name: 'published tree',
+    sizeBytes: PUBLISHED_TREE_BYTES,
+    plain: PLAIN_PUBLISHED_TREE,
+    encode: (each) => encodeManifest({ ...PLAIN_MANIFEST, trees: [each] }).subarray(72, 104),
+    fields: {
+      root: { root: [U32_MOST, U32_MOST, U32_MOST, U32_MOST] },
+      readThroughLimitBytes: { readThroughLimitBytes: MOST },
+      height: { height: 5 },
+    },
+  });
+  const list = structure<{ readonly uuid: Uint8Array; readonly run: RecordRun }>({
+    name: 'record list',
+    sizeBytes: 52,
+    plain: { uuid: UUID, run: { first: 1, count: 1 } },
+    encode: ({ uuid, run }) => encodeRecordList(uuid, [run]),
+    checksumAt: 48,
+    fields: {
+      uuid: { uuid: OTHER_ID },
+      first: { run: { first: MOST - 1, count: 1 } },
+      count: { run: { first: 1, count: MOST - 1 } },
+    },
+    derived: ['magic', 'runs', 'crc'],
+  });
+  return [manifest, tree, list];
+}
+
 export const STRUCTURES: readonly Structure[] = [
   ...localLogStructures(),
   ...fsinfoStructures(),
@@ -475,4 +531,5 @@ export const STRUCTURES: readonly Structure[] = [
   ...externalStructures(),
   ...logStructures(),
   ...objectStructures(),
+  ...publicationStructures(),
 ];

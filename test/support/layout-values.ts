@@ -29,6 +29,7 @@ import {
 import { type LogEntry, POINTERS_COUNT_MAX } from '../../src/layout/log-entry.js';
 import type { GroupHead } from '../../src/layout/log-group.js';
 import type { BlockTag, RecordHead } from '../../src/layout/log-record.js';
+import type { Manifest, PublishedTree } from '../../src/layout/publication.js';
 import { MINUTES_OF_DAY, RATE_BYTES_MAX, type SplitPolicy } from '../../src/layout/split-policy.js';
 import { BAD_RANGES_MAX, type TreeRecord } from '../../src/layout/tree-record.js';
 import { NAME_BYTES_MAX, type VdiskRecord } from '../../src/layout/vdisk-record.js';
@@ -96,6 +97,7 @@ export const PLAIN_VDISK: VdiskRecord = {
   createdCp: 0,
   createdWallMs: 0,
   certificate: undefined,
+  publication: 0,
 };
 
 export const PLAIN_CERTIFICATE: CertificateRecord = {
@@ -112,6 +114,21 @@ export const PLAIN_CERTIFICATE: CertificateRecord = {
   compared: 0,
   excepted: 0,
   contentHash: undefined,
+};
+
+export const PLAIN_PUBLISHED_TREE: PublishedTree = {
+  root: [0, 0, 0, 0],
+  height: 1,
+  readThroughLimitBytes: 0,
+};
+
+export const PLAIN_MANIFEST: Manifest = {
+  uuid: new Uint8Array(16),
+  name: 'n',
+  sizeBytes: 0,
+  cpNumber: 0,
+  wallMs: 0,
+  trees: [PLAIN_PUBLISHED_TREE],
 };
 
 export const PLAIN_FILE: ExternalFile = {
@@ -310,6 +327,7 @@ export const vdiskRecords: fc.Arbitrary<VdiskRecord> = recordOf({
   createdCp: number,
   createdWallMs: number,
   certificate: fc.option(certificates, { nil: undefined }),
+  publication: u32,
 });
 
 const externalFiles: fc.Arbitrary<ExternalFile> = recordOf({
@@ -322,7 +340,7 @@ const externalFiles: fc.Arbitrary<ExternalFile> = recordOf({
 });
 
 export const externalDescriptors: fc.Arbitrary<ExternalDescriptor> = recordOf({
-  format: fc.constantFrom('raw' as const, 'qcow2' as const),
+  format: fc.constantFrom('raw' as const, 'qcow2' as const, 'published' as const),
   sizeBytes: number,
   files: fc.array(externalFiles, { minLength: 1, maxLength: EXTERNAL_FILES_MAX }),
 });

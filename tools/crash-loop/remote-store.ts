@@ -250,10 +250,18 @@ function asStoreError(kind: string, message: string): Error {
   return new Error(`${kind}: ${message}`);
 }
 
-function toInfo({ backing, isMerging, split, certificate, ...same }: api.Vdisk): VdiskInfo {
+function toInfo({
+  backing,
+  isMerging,
+  split,
+  certificate,
+  published,
+  ...same
+}: api.Vdisk): VdiskInfo {
   return {
     ...same,
     external: undefined,
+    published: published ?? undefined,
     certificate: certificate === null ? undefined : fromCertificate(certificate),
     backing: isMerging ? '' : (backing ?? undefined),
     split: split === null ? undefined : toState(split),

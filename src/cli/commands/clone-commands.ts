@@ -3,6 +3,7 @@ import type { Job, PolicyOptions } from '../../control/schemas.js';
 import {
   SNAPSHOT_NAME,
   toAnyName,
+  toCloneSource,
   toPace,
   toRateBytes,
   toVdiskName,
@@ -70,14 +71,17 @@ export function toSnapshots(words: readonly string[]): { vdisk: string; snapshot
 const clone: CommandRow = {
   name: 'clone',
   summary: 'Writable clones of a snapshot, at once',
-  usage: 'VDISK@SNAP NAME...',
-  details: 'All of them are made, or none. They take space for what is written to them.',
+  usage: 'VDISK@SNAP|STORE#VDISK@SNAP NAME...',
+  details:
+    'All of them are made, or none. They take space for what is written to them. STORE is a ' +
+    'store on an object store, s3://BUCKET/PREFIX or dir:PATH, which has published the snapshot; ' +
+    'its server need not run.',
   arguments: [
     {
       name: 'VDISK@SNAP',
       summary: 'snapshot to clone, or an external backing store',
       completes: 'snapshot',
-      parse: toAnyName,
+      parse: toCloneSource,
     },
     {
       name: 'NAME',
@@ -88,7 +92,10 @@ const clone: CommandRow = {
     },
   ],
   flags: [],
-  examples: ['keiki clone golden@v1 web1 web2 web3'],
+  examples: [
+    'keiki clone golden@v1 web1 web2 web3',
+    'keiki clone s3://disks/library#golden@v1 web1',
+  ],
   run: async (context, { arguments: [source, names] }) => {
     const body = { source: source as string, names: names as string[] };
     const answer = await context.api.call('createClones', { body });

@@ -1,5 +1,5 @@
 /** Rows that several commands have. */
-import { toAnyName, toSizeBytes, toVdiskName } from '../arguments.js';
+import { toAnyName, toSizeBytes, toSnapshotName, toVdiskName } from '../arguments.js';
 import type { ArgumentRow, FlagRow } from '../command-table.js';
 
 export const ANY_NAME_ROW: ArgumentRow = {
@@ -14,6 +14,13 @@ export const VDISK_ROW: ArgumentRow = {
   summary: 'vdisk',
   completes: 'vdisk',
   parse: toVdiskName,
+};
+
+export const SNAPSHOT_ROW: ArgumentRow = {
+  name: 'VDISK@SNAP',
+  summary: 'snapshot',
+  completes: 'snapshot',
+  parse: toSnapshotName,
 };
 
 export const NEW_NAME_ROW: ArgumentRow = {

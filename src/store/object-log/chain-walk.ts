@@ -76,6 +76,16 @@ async function lastKey(objects: ObjectStore, prefix: string): Promise<string | u
   }
 }
 
+/** All keys that start with the prefix, in order. */
+export async function listAll(objects: ObjectStore, prefix: string): Promise<string[]> {
+  const all: string[] = [];
+  for (;;) {
+    const keys = await listPatiently(objects, prefix, all.at(-1));
+    if (keys.length === 0) return all;
+    all.push(...keys);
+  }
+}
+
 export async function listPatiently(
   objects: ObjectStore,
   prefix: string,

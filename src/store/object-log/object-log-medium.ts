@@ -6,7 +6,8 @@
  * 2. Data and metadata never share a record.
  * 3. Entries of one record belong to one generation.
  * 4. A record is deleted only when nothing in it is live in an indexed consistency point, it lies
- *    below that point's replayFrom, and the reads begun before have ended.
+ *    below that point's replayFrom, and the reads begun before have ended; and when no other store
+ *    reads it.
  */
 import { crc32 } from '../../base/checksum.js';
 import { invariant } from '../../base/invariant.js';
@@ -49,6 +50,8 @@ import type { OwnershipOptions } from './claimant.js';
 import { type LocalLog, type LocalLogStats, namingOf } from './local-log/local-log.js';
 import { namesLog } from './local-log/log-heads.js';
 import { Ownership } from './ownership.js';
+import { PinnedRecords } from './published/pinned-records.js';
+import type { StorePrefix } from './published/publication-objects.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
 import { RecordLedger } from './record-ledger.js';
 import { splitUnits } from './split-units.js';
@@ -98,6 +101,8 @@ export class ObjectLogMedium implements Medium {
   readonly #epoch: number;
   readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
   readonly #ledger = new RecordLedger();
+  /** Records that other stores read, through what is published. */
+  readonly pins = new PinnedRecords();
   readonly #place: ObjectLogPlace;
   #host: MediumHost | undefined;
   #ownership: Ownership | undefined;
@@ -140,6 +145,15 @@ export class ObjectLogMedium implements Medium {
 
   get name(): string {
     return `${this.#objects.name}/${this.#prefix}`;
+  }
+
+  /** Where its objects are. */
+  get where(): StorePrefix {
+    return { objects: this.#objects, prefix: this.#prefix };
+  }
+
+  get epoch(): number {
+    return this.#epoch;
   }
 
   get fsinfo(): Fsinfo {
@@ -339,9 +353,14 @@ export class ObjectLogMedium implements Medium {
     return { vbns, written: this.#chain.throttle() };
   }
 
-  /** True if nothing but the last consistency point names blocks of the record. */
+  /** True if only the last consistency point names blocks of the record, and no other store. */
   isSettled(record: number): boolean {
-    return record < this.#fsinfo.replayFrom && !this.#isHeld(record);
+    return record < this.#fsinfo.replayFrom && !this.#isHeld(record) && !this.pins.has(record);
+  }
+
+  /** They were pinned, or held back: the next consistency point deletes those that are dead. */
+  unpinned(records: Iterable<number>): void {
+    for (const record of records) this.#ledger.known.add(record);
   }
 
   /** The whole record; undefined if it is missing or damaged. @throws {StoreError} device */
@@ -576,10 +595,11 @@ export class ObjectLogMedium implements Medium {
   releaseFreed(): void {
     this.#liveBlocks -= this.#freedBlocks;
     this.#freedBlocks = 0;
-    const keys = this.#dead.splice(0).map((record) => {
+    const keys: string[] = [];
+    for (const record of this.#dead.splice(0)) {
       this.#ledger.kinds.delete(record);
-      return recordKey(this.#prefix, record);
-    });
+      if (!this.pins.keeps(record)) keys.push(recordKey(this.#prefix, record));
+    }
     keys.push(...this.#oldIndexKeys.splice(0, Math.max(0, this.#oldIndexKeys.length - 2)));
     // What cannot be deleted stays behind as an orphan, and harms nobody.
     if (keys.length > 0) void this.#objects.delete(keys).catch(() => undefined);
