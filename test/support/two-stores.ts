@@ -47,11 +47,20 @@ export class TwoStores {
       const format = { sizeBytes: 64 * MIB, random: seededRandom(seed + 1), clock };
       await formatStore({ kind: 'objects', objects, prefix }, format);
     }
-    const nobody = {} as { library: Store; shop: Store };
-    const two = new TwoStores(clock, objects, nobody, options);
+    const two = TwoStores.#closed(clock, objects, options);
     two.library = await two.open('library');
     two.shop = await two.open('shop');
     return two;
+  }
+
+  static #closed(clock: VirtualClock, objects: MemoryObjectStore, options: OpenOptions): TwoStores {
+    const nobody = {} as { library: Store; shop: Store };
+    return new TwoStores(clock, objects, nobody, options);
+  }
+
+  /** Others, over a copy of all objects as they are now; not open yet. */
+  copy(): TwoStores {
+    return TwoStores.#closed(this.clock, this.objects.duplicate(), this.#options);
   }
 
   /** Opens it, whoever has it open. */
