@@ -191,7 +191,9 @@ async function crashAt(
   cut.cutAt(call, landing);
   // Nobody waits for the dead.
   const died = new Promise<boolean>((resolve) => {
-    cut.onCut = () => two.clock.setTimer(1, () => resolve(false));
+    cut.onCut = () => {
+      two.clock.setTimer(1, () => resolve(false));
+    };
   });
   const acted = step.act(dying).then(
     () => true,
