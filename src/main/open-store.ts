@@ -19,6 +19,7 @@ import { CLEANER_DEFAULTS, type CleanerOptions } from '../store/object-log/clean
 import { LocalLog } from '../store/object-log/local-log/local-log.js';
 import { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
 import { formatObjectLog, openObjectLog } from '../store/object-log/open.js';
+import type { SweepOptions } from '../store/object-log/orphan-sweep.js';
 import { loadRecords, replayLog } from '../store/recovery.js';
 import type { ExternalSource } from '../vdisk/external-store.js';
 import { Externals } from '../vdisk/externals.js';
@@ -78,6 +79,9 @@ export interface OpenOptions {
    * since the last consistency point in the object store is gone then.
    */
   readonly withoutLocalLog?: boolean;
+
+  /** Object store: when it is swept for objects that nothing names. Default: never. */
+  readonly sweep?: SweepOptions;
 }
 
 /** A local log. The store closes its device, however an open ends. */
@@ -240,7 +244,11 @@ async function openMedium(
   const recovered = !wasClean;
   const cleaning =
     medium instanceof ObjectLogMedium
-      ? { medium, options: { ...CLEANER_DEFAULTS, ...options.cleaner } }
+      ? {
+          medium,
+          options: { ...CLEANER_DEFAULTS, ...options.cleaner },
+          sweep: options.sweep,
+        }
       : undefined;
   return new Store(engine, table, random, {
     recovered,

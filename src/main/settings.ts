@@ -98,6 +98,15 @@ export const SETTINGS = {
     fallback: 70,
     summary: 'Object store: when less than this is live the cleaner works; 0: never',
   },
+  'store.sweep-hours': {
+    kind: 'count',
+    minimum: 0,
+    maximum: 8760,
+    fallback: 24,
+    summary:
+      'Object store: it is listed so often for objects that crashes left behind, and at the ' +
+      'start; 0: never',
+  },
   'store.cp-interval-ms': {
     kind: 'milliseconds',
     minimum: 10,

@@ -28,6 +28,11 @@ import {
 } from '../store/object-log/cleaner/cleaner.js';
 import type { LocalLogStats } from '../store/object-log/local-log/local-log.js';
 import type { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
+import {
+  OrphanSweep,
+  type SweepOptions,
+  type SweepStats,
+} from '../store/object-log/orphan-sweep.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
@@ -105,6 +110,9 @@ export interface StoreStats {
   readonly cache: BlockCacheStats | undefined;
   /** Of a store with durability `local`: how far the object store lags behind. */
   readonly localLog: LocalLogStats | undefined;
+
+  /** If it is swept for orphans. */
+  readonly sweep: SweepStats | undefined;
 }
 
 export interface DeleteOptions {
@@ -144,6 +152,8 @@ export interface SplitJob {
 export interface Cleaning {
   readonly medium: ObjectLogMedium;
   readonly options: CleanerOptions;
+  /** Undefined: orphans stay. */
+  readonly sweep: SweepOptions | undefined;
 }
 
 export class Store {
@@ -160,6 +170,8 @@ export class Store {
   readonly #cleaning: Cleaning | undefined;
   readonly #publisher: Publisher | undefined;
   readonly #published: PublishedClones;
+
+  readonly #sweep: OrphanSweep | undefined;
 
   /** Use openStore. */
   constructor(
@@ -204,6 +216,8 @@ export class Store {
             resolver.dropRanges(from, to),
           );
     this.#publisher?.settleInBackground();
+
+    this.#sweep = cleaning?.sweep && new OrphanSweep(engine, cleaning.medium, cleaning.sweep);
     this.#wake();
   }
 
@@ -211,6 +225,8 @@ export class Store {
     this.#background.wake();
     this.#cleaner?.wake();
     this.#published.wake();
+
+    this.#sweep?.wake();
   }
 
   /** A new vdisk that reads as zeros. @throws {StoreError} exists, invalid, out-of-space */
@@ -572,6 +588,8 @@ export class Store {
       cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
       cache: this.#cleaning?.medium.cacheStats,
       localLog: this.#cleaning?.medium.localLogStats,
+
+      sweep: this.#sweep === undefined ? undefined : { ...this.#sweep.stats },
     };
   }
 
@@ -582,6 +600,8 @@ export class Store {
     await this.#cleaner?.stop();
     await this.#publisher?.idle();
     await this.#published.stop();
+
+    await this.#sweep?.stop();
     await this.#externals.close();
     await this.#engine.close();
   }

@@ -92,13 +92,22 @@ function settingsIn(flags: Readonly<Record<string, unknown>>): ConfigSources['fl
   );
 }
 
+/** Keys that are printed; --json has more. */
+const ORPHANS_SHOWN = 20;
+
 function formatReport(file: string, report: CheckReport): string {
-  const { counts, faults, faultCount, isComplete } = report;
+  const { counts, faults, faultCount, isComplete, orphans } = report;
   const lines = faults.map(({ kind, message, repaired }) => {
     return `${repaired ? 'repaired' : 'fault'} ${kind}: ${message}`;
   });
   if (faultCount > faults.length) lines.push(`and ${faultCount - faults.length} more faults`);
   if (!isComplete) lines.push('What hangs on the lost metadata was not seen.');
+  if (orphans.objects > 0) {
+    lines.push(...orphans.keys.slice(0, ORPHANS_SHOWN).map((key) => `orphan ${key}`));
+    const count = formatCount(orphans.objects, 'object');
+    const size = formatBytes(orphans.bytes);
+    lines.push(`${count} (${size}) that nothing names; the server deletes them in time`);
+  }
   const seen = `${formatCount(counts.blocksChecked, 'block')} of 4 KiB checked`;
   const vdisks = formatCount(counts.vdisks, 'vdisk');
   const named = `${vdisks}, ${formatCount(counts.snapshots, 'snapshot')}`;

@@ -85,6 +85,14 @@ export interface CheckCounts {
   staleFsinfos: number;
 }
 
+/** Objects of an object log that nothing names: no fault. A server deletes them in time. */
+export interface Orphans {
+  readonly objects: number;
+  readonly bytes: number;
+  /** The first 1,000. */
+  readonly keys: readonly string[];
+}
+
 export interface CheckReport {
   /** No fault at all, not even a repaired one. */
   readonly ok: boolean;
@@ -97,9 +105,12 @@ export interface CheckReport {
    */
   readonly isComplete: boolean;
   readonly counts: Readonly<CheckCounts>;
+  /** Looked for only if the check is complete. */
+  readonly orphans: Orphans;
 }
 
 const FAULTS_MAX = 1000;
+const ORPHANS_MAX = 1000;
 
 export class Findings {
   readonly counts: CheckCounts = {
@@ -118,6 +129,8 @@ export class Findings {
   readonly #faults: Fault[] = [];
   #faultCount = 0;
   #isComplete = true;
+  readonly #orphanKeys: string[] = [];
+  readonly #orphans = { objects: 0, bytes: 0 };
 
   add(kind: FaultKind, what: string): void {
     this.#push({ kind, message: `${what}; ${NEXT_STEPS[kind]}`, repaired: false });
@@ -131,6 +144,12 @@ export class Findings {
   #push(fault: Fault): void {
     this.#faultCount++;
     if (this.#faults.length < FAULTS_MAX) this.#faults.push(fault);
+  }
+
+  addOrphan(key: string, bytes: number): void {
+    this.#orphans.objects++;
+    this.#orphans.bytes += bytes;
+    if (this.#orphanKeys.length < ORPHANS_MAX) this.#orphanKeys.push(key);
   }
 
   /** Something could not be read that more hangs on. */
@@ -149,6 +168,7 @@ export class Findings {
       faultCount: this.#faultCount,
       isComplete: this.#isComplete,
       counts: this.counts,
+      orphans: { ...this.#orphans, keys: this.#orphanKeys },
     };
   }
 }

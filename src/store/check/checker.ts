@@ -16,6 +16,7 @@ import { InPlaceCheckMedium, openInPlace } from './in-place-check-medium.js';
 import { LogCheck } from './log-check.js';
 import { MapCheck } from './map-check.js';
 import { type ObjectLogCheckMedium, openObjectLogForCheck } from './object-log-check-medium.js';
+import { countOrphans } from './orphan-check.js';
 import { endOfTree, StoreRecords } from './record-check.js';
 import { compareRecordUsage } from './record-usage-check.js';
 import { ReferenceCount } from './reference-count.js';
@@ -166,6 +167,7 @@ class Checker {
       new MapCheck(this.#medium, this.#walker, findings, { map, usage }).compare();
     } else {
       await compareRecordUsage(this.#medium, this.#walker, findings, usage);
+      if (findings.isComplete) await countOrphans(this.#medium, this.#walker, findings, usage);
     }
     findings.counts.dataBlocks = this.#walker.data.size;
     findings.counts.metaBlocks = this.#walker.meta.size;

@@ -7,7 +7,8 @@ import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
 import type { Fsinfo } from '../../layout/fsinfo.js';
 import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
-import { findChain, getPatiently, walkChain } from '../object-log/chain-walk.js';
+import { type ChainState, findChain, getPatiently, walkChain } from '../object-log/chain-walk.js';
+import type { StorePrefix } from '../object-log/published/publication-objects.js';
 import { recordKey } from '../object-log/record-chain.js';
 import type { CheckMedium, LoggedBatch, NamedBlock } from './check-medium.js';
 import type { Findings } from './check-report.js';
@@ -19,6 +20,8 @@ type Fetched = { readonly object: Uint8Array; readonly record: LogRecord } | 'mi
 
 export class ObjectLogCheckMedium implements CheckMedium {
   readonly fsinfo: Fsinfo;
+  /** The newest one, which may be later than that of its last consistency point. */
+  readonly epoch: number;
   readonly vbnEnd = Number.MAX_SAFE_INTEGER;
   readonly copyOffsets = [0];
   readonly #objects: ObjectStore;
@@ -28,15 +31,20 @@ export class ObjectLogCheckMedium implements CheckMedium {
   /** Records that were reported already. */
   readonly #bad = new Map<number, 'missing' | 'damaged'>();
 
-  constructor(objects: ObjectStore, prefix: string, fsinfo: Fsinfo, findings: Findings) {
+  constructor({ objects, prefix }: StorePrefix, chain: ChainState, findings: Findings) {
     this.#objects = objects;
     this.#prefix = prefix;
-    this.fsinfo = fsinfo;
+    this.fsinfo = chain.fsinfo;
+    this.epoch = chain.epoch;
     this.#findings = findings;
   }
 
   get name(): string {
     return `${this.#objects.name}/${this.#prefix}`;
+  }
+
+  get where(): StorePrefix {
+    return { objects: this.#objects, prefix: this.#prefix };
   }
 
   placeFault(vbn: number): string | undefined {
@@ -117,8 +125,8 @@ export async function openObjectLogForCheck(
   findings: Findings,
 ): Promise<ObjectLogCheckMedium | undefined> {
   try {
-    const { fsinfo } = await findChain(objects, prefix);
-    return new ObjectLogCheckMedium(objects, prefix, fsinfo, findings);
+    const chain = await findChain(objects, prefix);
+    return new ObjectLogCheckMedium({ objects, prefix }, chain, findings);
   } catch (error) {
     if (!isStoreError(error, 'corrupt')) throw error;
     findings.add('fsinfo-lost', error.message);

@@ -363,6 +363,15 @@ export class ObjectLogMedium implements Medium {
     for (const record of records) this.#ledger.known.add(record);
   }
 
+  /**
+   * True if nobody here will ever look at the record again, nor delete it. That nothing lives in
+   * it the usage file must say.
+   */
+  isForgotten(record: number): boolean {
+    const isComing = this.#ledger.known.has(record) || this.#dead.includes(record);
+    return this.isSettled(record) && !isComing && !this.pins.isHeld;
+  }
+
   /** The whole record; undefined if it is missing or damaged. @throws {StoreError} device */
   async readRecord(number: number): Promise<FoundRecord | undefined> {
     const object = await getPatiently(this.#objects, recordKey(this.#prefix, number));

@@ -43,6 +43,11 @@ export class PinnedRecords {
     return true;
   }
 
+  /** A publication is being made. */
+  get isHeld(): boolean {
+    return this.#holds > 0;
+  }
+
   beginHold(): void {
     this.#holds++;
   }
