@@ -12,6 +12,7 @@ import type { NbdTls } from '../target/nbd/tls.js';
 import { Attachments } from './attachments.js';
 import { toCertificate } from './certificates.js';
 import type { ControlStore, StoreSplit, StoreVdisk } from './control-store.js';
+import type { Prices, Requests } from './costs.js';
 import { EventLog } from './event-log.js';
 import { Exports, isOwnName } from './exports.js';
 import type { Histogram } from './histogram.js';
@@ -39,7 +40,12 @@ export interface ObjectCounters {
   readonly meters: ObjectMeters;
   /** Requests that were sent again, or left open. */
   retries(): number;
+  /** Undefined: no price is given. */
+  readonly prices: Prices | undefined;
+  spent(): { readonly sinceStart: TimedRequests; readonly lastHour: TimedRequests };
 }
+
+type TimedRequests = Requests & { readonly ms: number };
 
 export interface ControlPlaneOptions {
   readonly store: ControlStore;

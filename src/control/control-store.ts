@@ -5,6 +5,9 @@ import type { VerifyOptions, VerifyReport } from '../split/certificate/make-cert
 import type { PolicyChange } from '../split/policy-change.js';
 import type { SplitState } from '../split/split-job.js';
 import type { SplitPlan, SplitPlanOptions } from '../split/split-plan.js';
+import type { BlockCacheStats } from '../store/object-log/cache/block-cache.js';
+import type { CleanerStats } from '../store/object-log/cleaner/cleaner.js';
+import type { SweepStats } from '../store/object-log/orphan-sweep.js';
 import type { SnapshotItem } from '../vdisk/acts.js';
 import type { BlockTarget } from '../vdisk/block-target.js';
 import type { DiffExtent } from '../vdisk/diff.js';
@@ -37,6 +40,11 @@ export interface StoreVdisk {
 export type StoreCounters = Omit<Stats['store'], 'background'> & {
   readonly background: 'free' | 'merge' | undefined;
   readonly recovered: boolean;
+  /** Of a store on an object store. */
+  readonly dataBytesPlaced: number | undefined;
+  readonly cleaner: CleanerStats | undefined;
+  readonly cache: BlockCacheStats | undefined;
+  readonly sweep: SweepStats | undefined;
 };
 
 export interface StoreSplit {

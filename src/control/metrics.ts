@@ -6,6 +6,7 @@
  */
 import type { ControlPlane } from './control-plane.js';
 import { BUCKET_MS, type Histogram } from './histogram.js';
+import { objectStatsOf } from './object-stats.js';
 import { OPERATION_NAMES } from './schemas.js';
 
 /** Every second bound: 32 µs, 128 µs, ... 8.4 s. */
@@ -18,6 +19,7 @@ export function metricsText(plane: ControlPlane): string {
   addStore(text, plane);
   addDevice(text, plane);
   addObjects(text, plane);
+  addObjectLog(text, plane);
   addVdisks(text, plane);
   return text.toString();
 }
@@ -76,6 +78,35 @@ function addObjects(text: MetricsText, plane: ControlPlane): void {
   const { unknown } = counters.meters.put;
   text.one('counter', 'keiki_objects_unknown_total', 'Puts whose outcome had to be read', unknown);
   text.one('counter', 'keiki_objects_retries_total', 'Sent again', counters.retries());
+}
+
+function addObjectLog(text: MetricsText, plane: ControlPlane): void {
+  const stats = objectStatsOf(plane.store.stats(), plane.options.objectCounters);
+  if (stats === undefined) return;
+  const { cleaner, cache, orphans, cost } = stats;
+  text.one('gauge', 'keiki_records', 'Records with something live', stats.records);
+  text.one('gauge', 'keiki_records_live_bytes', 'Live bytes in them', stats.liveBytes);
+  text.one('gauge', 'keiki_records_kept_bytes', 'All bytes of them', stats.keptBytes);
+  text.one('counter', 'keiki_placed_bytes_total', 'Data that was written', stats.placedBytes);
+  text.one('counter', 'keiki_cleaner_records_total', 'Records emptied', cleaner.recordsEmptied);
+  text.metric('counter', 'keiki_cleaner_blocks_total', 'Blocks the cleaner placed anew');
+  text.sample('keiki_cleaner_blocks_total', { kind: 'data' }, cleaner.dataBlocksMoved);
+  text.sample('keiki_cleaner_blocks_total', { kind: 'meta' }, cleaner.metaBlocksMoved);
+  text.metric('counter', 'keiki_block_cache_blocks_total', 'Blocks asked for, by where they were');
+  text.sample('keiki_block_cache_blocks_total', { from: 'memory' }, cache.memoryHits);
+  text.sample('keiki_block_cache_blocks_total', { from: 'file' }, cache.fileHits);
+  text.sample('keiki_block_cache_blocks_total', { from: 'objects' }, cache.misses);
+  text.one('gauge', 'keiki_block_cache_file_bytes', 'Blocks in the cache file', cache.fileBytes);
+  text.one('counter', 'keiki_orphans_deleted_total', 'Objects nothing named', orphans.deleted);
+  if (cost === null) return;
+  text.metric(
+    'gauge',
+    'keiki_cost_month',
+    'A month at the pace of the last hour, in your currency',
+  );
+  for (const of of ['requests', 'egress', 'storage'] as const) {
+    text.sample('keiki_cost_month', { of }, cost.month[of]);
+  }
 }
 
 function addVdisks(text: MetricsText, plane: ControlPlane): void {

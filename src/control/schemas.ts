@@ -13,6 +13,7 @@ import { RATE_BYTES_MAX } from '../layout/split-policy.js';
 import { READ_BASES } from '../vdisk/in-use.js';
 import { External, Publication } from './external-schemas.js';
 import { AnyName, VdiskName } from './name-schemas.js';
+import { ObjectStats } from './object-schemas.js';
 import { bytes, count, moment, nullable, oneOf, strict } from './schema-kit.js';
 
 const SizeBytes = Type.Integer({
@@ -471,6 +472,7 @@ export const Stats = Type.Object({
     splitBlocksFilled: count('Blocks they filled'),
     splitBackingBlocksRead: count('Blocks of backing stores they read'),
   }),
+  objects: nullable(ObjectStats),
   nbd: Type.Object({
     connections: count('Clients that are connected'),
     heldBytes: bytes('Memory held for them'),

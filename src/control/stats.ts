@@ -2,6 +2,7 @@
 import { toIsoTime } from '../env/wall-time.js';
 import type { ControlPlane } from './control-plane.js';
 import type { OperationMeter } from './metered-target.js';
+import { objectStatsOf } from './object-stats.js';
 import { OPERATION_NAMES, type OperationName, type Stats } from './schemas.js';
 
 export function statsOf(plane: ControlPlane): Stats {
@@ -29,6 +30,7 @@ export function statsOf(plane: ControlPlane): Stats {
       splitBlocksFilled: counters.splitBlocksFilled,
       splitBackingBlocksRead: counters.splitBackingBlocksRead,
     },
+    objects: objectStatsOf(counters, options.objectCounters) ?? null,
     nbd: { connections: exports.clientCount, heldBytes: options.memory.budget.usedBytes },
     vdisks: exports.meters().map(([name, meter]) => ({
       name,

@@ -129,11 +129,17 @@ function convert(setting: Setting, value: unknown): unknown {
     case 'count':
     case 'milliseconds':
       return within(setting, typeof value === 'string' ? toInteger(value) : value);
+    case 'price':
+      return toPrice(typeof value === 'string' ? value : String(value));
   }
 }
 
 function toInteger(text: string): number | undefined {
   return /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+function toPrice(text: string): number | undefined {
+  return /^[0-9]{1,9}(\.[0-9]{1,12})?$/.test(text) ? Number(text) : undefined;
 }
 
 function within(

@@ -25,6 +25,7 @@ const PLACEHOLDERS: Readonly<Record<Setting['kind'], string | undefined>> = {
   bytes: 'SIZE',
   count: 'NUMBER',
   milliseconds: 'MS',
+  price: 'PRICE',
 };
 
 /** All flags, for help texts and completions. */

@@ -34,7 +34,9 @@ export type Setting =
       readonly minimum: number;
       readonly maximum: number;
       readonly fallback?: number;
-    });
+    })
+  /** A decimal fraction. */
+  | (Common & { readonly kind: 'price'; readonly fallback?: number });
 
 export const SETTINGS = {
   'store.path': {
@@ -209,6 +211,13 @@ export const SETTINGS = {
       'Where sockets and ports of single vdisks are kept over restarts; none: beside a store ' +
       'that is a file, as its name and .attachments; of a block device nowhere',
   },
+  'price.put-1000': {
+    kind: 'price',
+    summary: 'Object store: of 1,000 PUTs or LISTs, in any currency, for `keiki stats`',
+  },
+  'price.get-1000': { kind: 'price', summary: 'Object store: of 1,000 GETs' },
+  'price.gb-month': { kind: 'price', summary: 'Object store: of 10^9 bytes kept for a month' },
+  'price.egress-gb': { kind: 'price', summary: 'Object store: of 10^9 bytes read' },
   'nbd.tls': {
     kind: 'choice',
     choices: ['off', 'allow', 'require'],
@@ -290,7 +299,7 @@ type ValueOfKind<S> = S extends { kind: 'paths' | 'addresses' | 'urls' }
     ? boolean
     : S extends { kind: 'choice'; choices: readonly (infer C)[] }
       ? C
-      : S extends { kind: 'bytes' | 'count' | 'milliseconds' | 'mode' }
+      : S extends { kind: 'bytes' | 'count' | 'milliseconds' | 'mode' | 'price' }
         ? number
         : string;
 
@@ -340,6 +349,8 @@ export function describeKind(setting: Setting): string {
       return `size, ${formatBytes(setting.minimum)} to ${formatBytes(setting.maximum)}`;
     case 'count':
       return `number, ${setting.minimum} to ${setting.maximum}`;
+    case 'price':
+      return 'price, as 0.005';
     case 'milliseconds':
       return `milliseconds, ${setting.minimum} to ${setting.maximum}`;
   }

@@ -1,6 +1,7 @@
 /** Where the store of a server is: a device or an object store, opened, with its counters. */
 import { StoreError } from '../base/store-error.js';
 import type { DeviceTimes, ObjectCounters } from '../control/control-plane.js';
+import type { Prices } from '../control/costs.js';
 import type { Clock } from '../env/clock.js';
 import type { LogSink } from '../env/log-sink.js';
 import { makeDirectory, openObjects, prepareObjects } from './object-place.js';
@@ -18,6 +19,19 @@ export interface StorePlace {
   readonly objectCounters?: ObjectCounters;
   /** When no store has it open any more. */
   close(): Promise<void>;
+}
+
+/** Undefined if none is given; of those that are, the others cost nothing. */
+function pricesOf(settings: Settings): Prices | undefined {
+  const given = {
+    puts: settings['price.put-1000'],
+    gets: settings['price.get-1000'],
+    storage: settings['price.gb-month'],
+    egress: settings['price.egress-gb'],
+  };
+  if (Object.values(given).every((price) => price === undefined)) return undefined;
+  const { puts = 0, gets = 0, storage = 0, egress = 0 } = given;
+  return { puts, gets, storage, egress };
 }
 
 /**
@@ -58,7 +72,12 @@ export async function openStorePlace(
   return {
     name: text,
     source: { kind: 'objects', objects, prefix: place.prefix },
-    objectCounters: { meters: objects.meters, retries: () => place.retries() },
+    objectCounters: {
+      meters: objects.meters,
+      retries: () => place.retries(),
+      prices: pricesOf(settings),
+      spent: () => objects.spent(),
+    },
     close: () => Promise.resolve(place.close()),
   };
 }

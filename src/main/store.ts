@@ -105,7 +105,8 @@ export interface StoreStats {
   readonly background: 'free' | 'merge' | undefined;
   /** The store had not been closed when it was opened. */
   readonly recovered: boolean;
-  /** Of a store on an object store. */
+  /** Of a store on an object store: what clients and splits wrote, without metadata. */
+  readonly dataBytesPlaced: number | undefined;
   readonly cleaner: CleanerStats | undefined;
   readonly cache: BlockCacheStats | undefined;
   /** Of a store with durability `local`: how far the object store lags behind. */
@@ -585,6 +586,7 @@ export class Store {
       cpInProgress: this.#engine.frozenGeneration !== undefined,
       background: this.#background.current,
       recovered: this.#recovered,
+      dataBytesPlaced: this.#cleaning && this.#cleaning.medium.dataBlocksPlaced * BLOCK_BYTES,
       cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
       cache: this.#cleaning?.medium.cacheStats,
       localLog: this.#cleaning?.medium.localLogStats,

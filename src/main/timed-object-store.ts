@@ -1,5 +1,6 @@
 /** An object store that keeps times, bytes and errors of its calls, for the metrics. */
-import type { ObjectMeter, ObjectMeters } from '../control/control-plane.js';
+import type { ObjectCounters, ObjectMeter, ObjectMeters } from '../control/control-plane.js';
+import { RequestPace, type Requests } from '../control/costs.js';
 import { Histogram } from '../control/histogram.js';
 import { totalBytes } from '../env/buffers.js';
 import type { Clock } from '../env/clock.js';
@@ -10,6 +11,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 export class TimedObjectStore implements ObjectStore {
   readonly #objects: ObjectStore;
   readonly #clock: Clock;
+  readonly #startMs: number;
+  readonly #pace: RequestPace;
   readonly meters: Readonly<Record<keyof ObjectMeters, Mutable<ObjectMeter>>> = {
     put: newMeter(),
     get: newMeter(),
@@ -20,6 +23,26 @@ export class TimedObjectStore implements ObjectStore {
   constructor(objects: ObjectStore, clock: Clock) {
     this.#objects = objects;
     this.#clock = clock;
+    this.#startMs = clock.nowMs();
+    this.#pace = new RequestPace(this.#startMs);
+  }
+
+  #requests(): Requests {
+    const { put, get, list } = this.meters;
+    return {
+      puts: put.times.count + list.times.count,
+      gets: get.times.count,
+      egressBytes: get.bytes,
+    };
+  }
+
+  spent(): ReturnType<ObjectCounters['spent']> {
+    const nowMs = this.#clock.nowMs();
+    const sums = this.#requests();
+    return {
+      sinceStart: { ms: nowMs - this.#startMs, ...sums },
+      lastHour: this.#pace.since(nowMs, sums),
+    };
   }
 
   get name(): string {
@@ -50,6 +73,7 @@ export class TimedObjectStore implements ObjectStore {
     bytesOf: (result: T) => number,
   ): Promise<T> {
     const startMs = this.#clock.nowMs();
+    this.#pace.note(startMs, () => this.#requests());
     try {
       const result = await call;
       meter.bytes += bytesOf(result);

@@ -9,7 +9,7 @@ import type { LogEvent } from '../../src/env/log-sink.js';
 import { MemoryDevice } from '../../src/env/memory-device.js';
 import { seededRandom } from '../../src/env/seeded-random.js';
 import { systemClock } from '../../src/env/system-clock.js';
-import { formatStore, openStore } from '../../src/main/open-store.js';
+import { formatStore, openStore, type StoreSource } from '../../src/main/open-store.js';
 import { Service, type ServiceOptions } from '../../src/main/service.js';
 import type { Store } from '../../src/main/store.js';
 import { nbdMemory } from '../../src/target/nbd/listener.js';
@@ -52,13 +52,15 @@ export class ControlLab {
   }
 
   static async start(
-    options: Partial<ServiceOptions> & { readonly device?: MemoryDevice } = {},
+    options: Partial<ServiceOptions> & {
+      readonly device?: MemoryDevice;
+      readonly source?: StoreSource;
+    } = {},
   ): Promise<ControlLab> {
     const folder = mkdtempSync(join(tmpdir(), 'keiki-api-'));
-    const device = options.device ?? (await newStoreDevice());
     const cpIntervalMs = 3_600_000;
     const store = await openStore(
-      { kind: 'device', device },
+      options.source ?? { kind: 'device', device: options.device ?? (await newStoreDevice()) },
       { memoryBytes: 8 * MIB, cpIntervalMs },
     );
     const log: LogEvent[] = [];

@@ -7,6 +7,7 @@ import type { CheckReport } from '../../store/check/check-report.js';
 import type { CommandRow, FlagRow } from '../command-table.js';
 import { CommandError, EXIT_CODES } from '../failure.js';
 import { formatCount } from '../figures.js';
+import { objectFacts } from '../object-stats.js';
 import { EVENT_MEDIA } from '../routes.js';
 import { sseData } from '../sse.js';
 import { formatFacts, formatTable } from '../table.js';
@@ -137,7 +138,8 @@ const stats: CommandRow = {
   },
 };
 
-function formatStats({ store, nbd, vdisks }: Stats, styleTitle: (title: string) => string): string {
+function formatStats(stats: Stats, styleTitle: (title: string) => string): string {
+  const { store, objects, nbd, vdisks } = stats;
   const { totalBytes, usedBytes, freeBytes, memoryBytes, dirtyBuffers, splitsActive } = store;
   const cpMs = store.cpCount === 0 ? 0 : store.cpMs / store.cpCount;
   const facts = formatFacts([
@@ -148,6 +150,7 @@ function formatStats({ store, nbd, vdisks }: Stats, styleTitle: (title: string) 
     ['healed', store.blocksHealed === 0 ? 'nothing' : `${store.blocksHealed} blocks of metadata`],
     ['splits', `${splitsActive} under way, ${store.splitsCompleted} completed`],
     ['NBD', `${formatCount(nbd.connections, 'client')}, ${formatBytes(nbd.heldBytes)} held`],
+    ...(objects === null ? [] : objectFacts(objects)),
   ]);
   const rows = vdisks.flatMap(({ name, operations }) =>
     operations.map(({ operation, count, errors, bytes, p50Ms, p99Ms }) => {

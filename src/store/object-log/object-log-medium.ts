@@ -117,6 +117,8 @@ export class ObjectLogMedium implements Medium {
   #cache = new BlockCache((vbn, count) => this.#fetch(vbn, count), AHEAD_BYTES, undefined);
   /** Blocks that were placed, without those that the cleaner placed again. */
   blocksPlaced = 0;
+  /** Of these, data. */
+  dataBlocksPlaced = 0;
 
   constructor(place: ObjectLogPlace) {
     const clock = place.ownership?.clock;
@@ -323,6 +325,7 @@ export class ObjectLogMedium implements Medium {
     }
     this.#liveBlocks += vbns.length;
     this.blocksPlaced += vbns.length;
+    if (kind === 'data') this.dataBlocksPlaced += vbns.length;
     return { vbns, written: this.#chain.throttle() };
   }
 

@@ -18,7 +18,7 @@ import { claimStore, type OwnershipOptions } from './claimant.js';
 import { epochText } from './epoch-object.js';
 import { admit, type LogAccess } from './local-log/local-log.js';
 import { ObjectLogMedium } from './object-log-medium.js';
-import { type ChainIdentity, RecordChain, recordKey } from './record-chain.js';
+import { RecordChain, recordKey } from './record-chain.js';
 import type { Bid } from './take-over.js';
 
 export interface ObjectLogFormat {
