@@ -106,6 +106,40 @@ test('the store that published may be closed, changed, merged and cleaned', asyn
   );
 });
 
+test('records in which only others read stay until it is withdrawn', async () => {
+  await withTwoStores(async (two) => {
+    const { library, shop } = two;
+    const golden = await library.createVdisk('golden', 7 * MIB);
+    const bytes = new Uint8Array(7 * MIB);
+    for (const snapshot of ['v1', 'v2']) {
+      const at = snapshot === 'v1' ? 0 : MIB;
+      const data = pattern(2 * MIB - at, at);
+      await golden.write(at, data, { fua: true });
+      bytes.set(data, at);
+      await library.snapshot([{ vdisk: 'golden', snapshot }]);
+    }
+    await library.publish('golden@v2');
+    // Takes in what is behind it: the indirect blocks that others read are its own no more.
+    await library.delete('golden@v1');
+    for (let round = 0; round < 4; round++) {
+      await golden.write(0, pattern(4 * MIB, 50 + round), { fua: true });
+      await library.consistencyPoint();
+      await library.idle();
+    }
+    await library.consistencyPoint();
+    await reads(await shop.clone(GOLDEN, 'web'), bytes);
+    await shop.delete('web');
+    await shop.idle();
+    const before = two.keys('library', 'log/');
+    await library.unpublish('golden@v2');
+    const after = new Set(two.keys('library', 'log/'));
+    assert.ok(
+      before.some((key) => !after.has(key)),
+      'then what is dead is deleted',
+    );
+  });
+});
+
 test('a split ends the reading, gives the pin back, and then it can be withdrawn', async () => {
   await withTwoStores(async (two) => {
     const bytes = await published(two);
