@@ -5,6 +5,7 @@ import { ofKind, pattern, readAll, reads, same } from '../../test/support/stores
 import { LIBRARY, type TwoStores, withTwoStores } from '../../test/support/two-stores.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
 import { toHex } from '../layout/bytes.js';
+import { checkStore } from './check.js';
 import type { Store } from './store.js';
 
 const GOLDEN = `${LIBRARY}#golden@v2`;
@@ -254,6 +255,24 @@ test('pins of a store that is gone for good can be taken away', async () => {
 function indexOf(bytes: Uint8Array | undefined, needle: Uint8Array): number {
   return bytes === undefined ? -1 : Buffer.from(bytes).indexOf(Buffer.from(needle));
 }
+
+test('the check names what others would miss', async () => {
+  await withTwoStores(async (two) => {
+    await published(two);
+    await two.library.close();
+    const at = { kind: 'objects', objects: two.objects, prefix: 'library' } as const;
+    assert.deepEqual((await checkStore(at)).faults, []);
+    for (const part of ['manifest', 'records']) {
+      const key = two.keys('library', 'pub/').find((each) => each.endsWith(part)) ?? '';
+      two.objects.objects.flipBit(key, 20, 3);
+      const [fault, ...others] = (await checkStore(at)).faults;
+      assert.deepEqual([fault?.kind, others], ['record', []]);
+      assert.match(fault?.message ?? '', /publication [0-9a-f]{8} of golden@v2: .*damaged/);
+      two.objects.objects.flipBit(key, 20, 3);
+    }
+    two.library = await two.open('library');
+  });
+});
 
 test('a damaged record is found by its checksums', async () => {
   await withTwoStores(async (two) => {

@@ -17,6 +17,8 @@ import { LogCheck } from './log-check.js';
 import { MapCheck } from './map-check.js';
 import { type ObjectLogCheckMedium, openObjectLogForCheck } from './object-log-check-medium.js';
 import { countOrphans } from './orphan-check.js';
+
+import { checkPublications } from './publication-check.js';
 import { endOfTree, StoreRecords } from './record-check.js';
 import { compareRecordUsage } from './record-usage-check.js';
 import { ReferenceCount } from './reference-count.js';
@@ -168,6 +170,8 @@ class Checker {
     } else {
       await compareRecordUsage(this.#medium, this.#walker, findings, usage);
       if (findings.isComplete) await countOrphans(this.#medium, this.#walker, findings, usage);
+
+      await checkPublications(this.#medium, this.#records, findings);
     }
     findings.counts.dataBlocks = this.#walker.data.size;
     findings.counts.metaBlocks = this.#walker.meta.size;
