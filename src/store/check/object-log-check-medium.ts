@@ -39,10 +39,6 @@ export class ObjectLogCheckMedium implements CheckMedium {
     this.#findings = findings;
   }
 
-  get where(): StorePrefix {
-    return { objects: this.#objects, prefix: this.#prefix };
-  }
-
   get name(): string {
     return `${this.#objects.name}/${this.#prefix}`;
   }
