@@ -59,6 +59,7 @@ const GOLDEN: Vdisk = {
   external: null,
   published: null,
   certificate: null,
+  durability: 'device',
   clientCount: 0,
   clients: [],
 };
@@ -219,6 +220,7 @@ test('one vdisk: lineage, split, holders, attachment', () => {
       '  size      20 GiB (21474836480 bytes)',
       '  mapped    3 MiB (3145728 bytes): 2 MiB of its own, 1 MiB shared',
       '  sparse    99.9 % of its size is not mapped here',
+      '  flush     answered when it is on the device of the store',
       '  through   1 KiB (1024 bytes) read from backing stores',
       '  deletion  gives 512 bytes back',
       '  lineage   web -> golden@v1',

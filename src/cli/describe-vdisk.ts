@@ -52,6 +52,12 @@ export interface VdiskFacts {
   readonly scan: { readonly readThroughBytes: number; readonly givesBackBytes: number } | undefined;
 }
 
+const FLUSH_MEANS: Record<Vdisk['durability'], string> = {
+  device: 'answered when it is on the device of the store',
+  remote: 'answered when it is in the object store',
+  local: 'answered when it is in the local log; seconds later it is in the object store',
+};
+
 export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => string): string {
   const { vdisk, all, attachment, splitJob, scan } = facts;
   const { kind, sizeBytes, mappedBytes, ownBytes, sharedBytes, split, external } = vdisk;
@@ -62,6 +68,7 @@ export function formatVdisk(facts: VdiskFacts, styleName: (name: string) => stri
     ['mapped', `${formatExactly(mappedBytes)}: ${shares}`],
     ['sparse', `${formatShare(sizeBytes - mappedBytes, sizeBytes)} of its size is not mapped here`],
   ];
+  if (kind === 'vdisk') lines.push(['flush', FLUSH_MEANS[vdisk.durability]]);
   if (scan !== undefined) {
     lines.push(['through', `${formatExactly(scan.readThroughBytes)} read from backing stores`]);
     lines.push(['deletion', `gives ${formatExactly(scan.givesBackBytes)} back`]);

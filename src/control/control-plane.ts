@@ -188,6 +188,7 @@ export class ControlPlane {
       external: toExternal(info.external),
       published: info.published ?? null,
       certificate: toCertificate(info.certificate),
+      durability: info.durability,
       clientCount: clients.length,
       clients: clients.map(toClient),
     };

@@ -34,10 +34,12 @@ export interface StoreVdisk {
     | undefined;
   readonly published: string | undefined;
   readonly certificate: CertificateRecord | undefined;
+  readonly durability: 'device' | 'remote' | 'local';
 }
 
 /** The counters that the statistics show. */
-export type StoreCounters = Omit<Stats['store'], 'background'> & {
+export type StoreCounters = Omit<Stats['store'], 'background' | 'localLog'> & {
+  readonly localLog: Stats['store']['localLog'] | undefined;
   readonly background: 'free' | 'merge' | undefined;
   readonly recovered: boolean;
   /** Of a store on an object store. */

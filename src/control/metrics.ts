@@ -20,6 +20,8 @@ export function metricsText(plane: ControlPlane): string {
   addDevice(text, plane);
   addObjects(text, plane);
   addObjectLog(text, plane);
+
+  addLocalLog(text, plane);
   addVdisks(text, plane);
   return text.toString();
 }
@@ -52,6 +54,17 @@ function addStore(text: MetricsText, plane: ControlPlane): void {
   text.one('gauge', 'keiki_nbd_clients', 'Clients in transmission', plane.exports.clientCount);
   const { usedBytes } = plane.options.memory.budget;
   text.one('gauge', 'keiki_nbd_held_bytes', 'Memory held for clients', usedBytes);
+}
+
+function addLocalLog(text: MetricsText, plane: ControlPlane): void {
+  const { localLog } = plane.store.stats();
+  if (localLog === undefined || localLog === null) return;
+  const { sizeBytes, lagBytes, lagMs, groups, waits } = localLog;
+  text.one('gauge', 'keiki_local_log_size_bytes', 'Size of the local log', sizeBytes);
+  text.one('gauge', 'keiki_local_log_lag_bytes', 'What the object store lacks', lagBytes);
+  text.one('gauge', 'keiki_local_log_lag_seconds', 'Age of the oldest of it', lagMs / 1000);
+  text.one('counter', 'keiki_local_log_groups_total', 'Groups written', groups);
+  text.one('counter', 'keiki_local_log_waits_total', 'Flushes that waited for S3', waits);
 }
 
 function addDevice(text: MetricsText, plane: ControlPlane): void {

@@ -11,6 +11,7 @@ import { STORE_ERROR_KINDS } from '../base/store-error.js';
 import { PIB, SECTOR_BYTES } from '../base/units.js';
 import { RATE_BYTES_MAX } from '../layout/split-policy.js';
 import { READ_BASES } from '../vdisk/in-use.js';
+import { Durability, LocalLogStats } from './durability-schemas.js';
 import { External, Publication } from './external-schemas.js';
 import { AnyName, VdiskName } from './name-schemas.js';
 import { ObjectStats } from './object-schemas.js';
@@ -177,6 +178,7 @@ export const Vdisk = Type.Object({
     Type.String({ description: 'What other stores clone the snapshot as, if it is published' }),
   ),
   certificate: nullable(Certificate),
+  durability: Durability,
   clientCount: count('NBD clients that have it open'),
   clients: Type.Array(Client, { description: 'Who they are' }),
 });
@@ -471,6 +473,7 @@ export const Stats = Type.Object({
     splitsCompleted: count('Splits that were completed since the start'),
     splitBlocksFilled: count('Blocks they filled'),
     splitBackingBlocksRead: count('Blocks of backing stores they read'),
+    localLog: nullable(LocalLogStats),
   }),
   objects: nullable(ObjectStats),
   nbd: Type.Object({

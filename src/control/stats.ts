@@ -29,6 +29,7 @@ export function statsOf(plane: ControlPlane): Stats {
       splitsCompleted: counters.splitsCompleted,
       splitBlocksFilled: counters.splitBlocksFilled,
       splitBackingBlocksRead: counters.splitBackingBlocksRead,
+      localLog: counters.localLog ?? null,
     },
     objects: objectStatsOf(counters, options.objectCounters) ?? null,
     nbd: { connections: exports.clientCount, heldBytes: options.memory.budget.usedBytes },

@@ -69,6 +69,7 @@ describe('vdisks over the API', () => {
       external: null,
       published: null,
       certificate: null,
+      durability: 'device',
       clientCount: 0,
       clients: [],
     };

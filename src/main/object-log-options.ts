@@ -1,6 +1,8 @@
 /**
- * What settings say of a store on an object store: its cache file, its cleaner, its sweep.
+ * What settings say of a store on an object store: its local log, its cache file, its cleaner,
+ * its sweep.
  *
+ * A local log that cannot be opened keeps the server from starting: it may hold what was flushed.
  * A cache file that cannot be opened or made keeps nobody from starting: one line in the log.
  */
 import { existsSync } from 'node:fs';
@@ -16,19 +18,51 @@ import type { Settings } from './settings.js';
 
 const HOUR_MS = 3_600_000;
 
+type ObjectLogOptions = Pick<
+  OpenOptions,
+  'cache' | 'cleaner' | 'sweep' | 'localLog' | 'withoutLocalLog'
+>;
+
+/** @throws {StoreError} invalid, in-use, device: the local log cannot be opened */
 export async function objectLogOptions(
   settings: Settings,
   log: LogSink,
-): Promise<Pick<OpenOptions, 'cache' | 'cleaner' | 'sweep'>> {
+): Promise<ObjectLogOptions> {
   const path = settings['store.cache-file'];
   const hours = settings['store.sweep-hours'];
+  const cleaner = { liveRatioMin: settings['store.live-percent'] / 100 };
+  const sweep = { intervalMs: hours * HOUR_MS, graceMs: SWEEP_GRACE_MS };
+  const withoutLocalLog = settings['store.without-local-log'];
+  const localLog = await openLocalLog(settings);
   const options = {
-    cleaner: { liveRatioMin: settings['store.live-percent'] / 100 },
-    ...(hours === 0 ? {} : { sweep: { intervalMs: hours * HOUR_MS, graceMs: SWEEP_GRACE_MS } }),
+    cleaner,
+    withoutLocalLog,
+    ...(hours === 0 ? {} : { sweep }),
+    ...(localLog === undefined ? {} : { localLog }),
   };
   if (path === undefined) return options;
   const cache = await openCacheDisk(path, settings['store.cache-size'], log);
-  return cache === undefined ? options : { cache, ...options };
+  return cache === undefined ? options : { ...options, cache };
+}
+
+/** The local log as it was, or a new one, with all of its space on the disk. */
+async function openLocalLog(settings: Settings): Promise<OpenOptions['localLog']> {
+  const path = settings['store.local-log'];
+  const isLocal = settings['store.durability'] === 'local';
+  const isThere = path !== undefined && existsSync(path);
+  if (isLocal && path === undefined) {
+    const message = 'durability local needs a place on a local disk: give --local-log FILE';
+    throw new StoreError('invalid', message);
+  }
+  if (path === undefined || (!isThere && !isLocal)) return undefined;
+  const wanted = settings['store.local-log-size'];
+  const sizeBytes = wanted - (wanted % BLOCK_BYTES);
+  const device = await openFileDevice(
+    path,
+    isThere ? {} : { create: { sizeBytes, preallocate: true } },
+  );
+  const durability = isLocal ? 'local' : 'remote';
+  return { device, durability, lagMsMax: settings['store.local-lag-ms'] };
 }
 
 /** The file as it was, or a new one. What is there and is no cache is left alone. */

@@ -116,6 +116,46 @@ export const SETTINGS = {
     fallback: 5000,
     summary: 'From a change to the consistency point that holds it, at most',
   },
+  'store.durability': {
+    kind: 'choice',
+    shortName: 'durability',
+    choices: ['remote', 'local'],
+    fallback: 'remote',
+    summary:
+      'Object store: a flush is answered when the object store has it, or the local log, which ' +
+      'hands it on within local-lag-ms',
+  },
+  'store.local-log': {
+    kind: 'path',
+    shortName: 'local-log',
+    summary:
+      'Object store: file or block device on a local disk, for durability local; made if ' +
+      'missing. With remote: what an earlier server left there is recovered',
+  },
+  'store.local-log-size': {
+    kind: 'bytes',
+    shortName: 'local-log-size',
+    minimum: 16 * MIB,
+    maximum: 64 * GIB,
+    fallback: 256 * MIB,
+    summary: 'Size of a new local log: the object store never lags more bytes behind',
+  },
+  'store.local-lag-ms': {
+    kind: 'milliseconds',
+    shortName: 'local-lag-ms',
+    minimum: 100,
+    maximum: 3_600_000,
+    fallback: 5000,
+    summary: 'What is in the local log only is never older; beyond it a flush waits',
+  },
+  'store.without-local-log': {
+    kind: 'flag',
+    shortName: 'without-local-log',
+    fallback: false,
+    summary:
+      'Object store: open it although the local log that has its end is lost. What was flushed ' +
+      'since the last consistency point is gone then',
+  },
   'store.take-over': {
     kind: 'flag',
     shortName: 'take-over',

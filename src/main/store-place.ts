@@ -50,6 +50,10 @@ export async function openStorePlace(
   }
   const address = parseStoreAddress(text);
   if (address.kind === 'file') {
+    if (settings['store.durability'] === 'local') {
+      const message = `${address.path} is a device of this machine: durability local is for s3://`;
+      throw new StoreError('invalid', message);
+    }
     const device = await openStoreFile(address.path, settings, clock, log);
     return {
       name: device.name,

@@ -76,6 +76,8 @@ export interface VdiskInfo {
   readonly published: string | undefined;
   /** What the last verification came to: at the end of a split, or when somebody asked. */
   readonly certificate: CertificateRecord | undefined;
+  /** Where a FLUSH of it is when it is answered. */
+  readonly durability: 'device' | 'remote' | 'local';
 }
 
 export interface StoreStats {
@@ -270,6 +272,7 @@ export class Store {
       external: this.#externals.infoOf(head),
       published: this.#publisher?.publishedAs(entry),
       certificate: entry.record.certificate,
+      durability: this.#durability,
     };
   }
 
@@ -562,6 +565,11 @@ export class Store {
     await this.#cleaner?.idle();
     await this.#publisher?.idle();
     await this.#published.idle();
+  }
+
+  get #durability(): VdiskInfo['durability'] {
+    if (this.#engine.medium.kind === 'in-place') return 'device';
+    return this.#engine.medium.logsData ? 'local' : 'remote';
   }
 
   stats(): StoreStats {

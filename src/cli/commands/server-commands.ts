@@ -142,12 +142,14 @@ function formatStats(stats: Stats, styleTitle: (title: string) => string): strin
   const { store, objects, nbd, vdisks } = stats;
   const { totalBytes, usedBytes, freeBytes, memoryBytes, dirtyBuffers, splitsActive } = store;
   const cpMs = store.cpCount === 0 ? 0 : store.cpMs / store.cpCount;
+  const { localLog } = store;
   const facts = formatFacts([
     ['space', `${formatBytes(usedBytes)} of ${formatBytes(totalBytes)}`],
     ['free', formatBytes(freeBytes)],
     ['memory', `${formatBytes(memoryBytes)} of buffers, ${dirtyBuffers} of 4 KiB dirty`],
     ['CPs', `${store.cpCount}, ${cpMs.toFixed(1)} ms on average; the last is ${store.cpNumber}`],
     ['healed', store.blocksHealed === 0 ? 'nothing' : `${store.blocksHealed} blocks of metadata`],
+    ...(localLog === null ? [] : [['local log', formatLag(localLog)] as [string, string]]),
     ['splits', `${splitsActive} under way, ${store.splitsCompleted} completed`],
     ['NBD', `${formatCount(nbd.connections, 'client')}, ${formatBytes(nbd.heldBytes)} held`],
     ...(objects === null ? [] : objectFacts(objects)),
@@ -166,6 +168,14 @@ function formatStats(stats: Stats, styleTitle: (title: string) => string): strin
     ...['COUNT', 'ERRORS', 'BYTES', 'P50 MS', 'P99 MS'].map((title) => ({ title, align: right })),
   ];
   return `${facts}\n\n${formatTable(columns, rows, styleTitle)}`;
+}
+
+function formatLag(log: NonNullable<Stats['store']['localLog']>): string {
+  const { lagBytes, lagMs, lagMsMax, sizeBytes, waits } = log;
+  const lag = `${formatBytes(lagBytes)} of ${formatBytes(sizeBytes)}`;
+  const age = `${(lagMs / 1000).toFixed(1)} of ${(lagMsMax / 1000).toFixed(1)} s`;
+  const waited = `a flush waited ${formatCount(waits, 'time')}`;
+  return `the object store lags ${lag} and ${age} behind; ${waited}`;
 }
 
 const events: CommandRow = {
