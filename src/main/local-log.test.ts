@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { VirtualClock } from '../../sim/world/virtual-clock.js';
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
+import type { Clock } from '../env/clock.js';
 import { MemoryDevice } from '../env/memory-device.js';
 import { MemoryObjectStore } from '../env/memory-object-store.js';
 import type { ObjectStore } from '../env/object-store.js';
@@ -224,6 +225,37 @@ describe('restart on the same machine', () => {
   );
 });
 
+test(
+  'FLUSHes that run beside a close: what was answered is there',
+  scene(async (here) => {
+    let at = here;
+    await (await at.open()).createVdisk('d', MIB);
+    at = at.crashed();
+    for (let round = 1; round <= 40; round++) {
+      const store = await at.open();
+      let answered = 0;
+      const client = (async () => {
+        for (let value = 1; ; value++) {
+          await put(store, 1, value % 250);
+          await store.vdisk('d').flush();
+          answered = value;
+          // Time goes on only when nothing else does.
+          if (value % 4 === 0) await at.clock.sleep(0);
+        }
+      })().catch((error: unknown) => {
+        assert.ok(isStoreError(error), String(error));
+      });
+      for (let steps = 0; steps < 3 * round; steps++) await Promise.resolve();
+      await store.close();
+      await client;
+      const again = await at.crashed().open();
+      const found = await get(again, 1);
+      const wanted = [answered % 250, (answered + 1) % 250];
+      assert.ok(answered === 0 || wanted.includes(found), `${found}, ${answered} in ${round}`);
+    }
+  }),
+);
+
 describe('the machine is lost', () => {
   test(
     'without its log nobody opens the store; with the word it is as of one moment',
@@ -306,7 +338,15 @@ describe('fencing', () => {
   test(
     'a deposed server answers no FLUSH once its successor answers',
     scene(async (here) => {
-      const store = await here.open({ ownership: ownership('a', false) });
+      // One that stood still: none of its timers has come when it goes on.
+      const { clock } = here;
+      const late: Clock = {
+        nowMs: () => clock.nowMs(),
+        wallMs: () => clock.wallMs(),
+        setTimer: () => ({ cancel: () => undefined }),
+        yield: () => clock.yield(),
+      };
+      const store = await here.open({ ownership: ownership('a', false), clock: late });
       await store.createVdisk('d', MIB);
       await store.consistencyPoint();
       const far = here.elsewhere();

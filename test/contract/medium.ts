@@ -331,6 +331,18 @@ export function mediumContract(name: string, make: () => Promise<MediumFixture>)
       );
       const again = await fixture.crashed();
       const [batch] = await recovered(again);
+      const found = batch?.entries.flatMap((entry) => (entry.kind === 'data' ? [entry] : []));
+      if (found !== undefined && found.length > 1) {
+        // A local log: nobody else has what the pointers name.
+        assert.deepEqual(
+          [...crcs],
+          found.slice(0, 3).map(({ crc }) => crc),
+        );
+        for (const { crc, payloadIndex } of found) {
+          assert.equal(crc32(batch?.payload(payloadIndex) ?? block(0)), crc);
+        }
+        return;
+      }
       assert.deepEqual(batch?.entries[0], pointers);
       await readBack(again, vbns, blocks);
       if (medium.logsData) same(batch?.payload(0) ?? block(0), block(60_001), 'payload');
