@@ -356,7 +356,7 @@ describe('fencing', () => {
       let failure: unknown;
       const client = (async () => {
         for (let value = 2; failure === undefined; value++) {
-          await here.clock.sleep(10);
+          await here.clock.sleep(100);
           await put(store, 1, value);
           await store.vdisk('d').flush();
           lastMs = here.clock.nowMs();
