@@ -260,8 +260,8 @@ export const BUGS: readonly DeliberateBug[] = [
     what: 'object log: a CP record is named in the index before the chain is acknowledged',
     patches: [
       {
-        file: OBJECT_LOG,
-        find: 'await this.#chain.acknowledged(record.number);',
+        file: 'src/store/object-log/cp-record.ts',
+        find: 'await chain.acknowledged(record.number);',
         replace: '',
       },
     ],

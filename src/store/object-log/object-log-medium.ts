@@ -9,12 +9,11 @@
  *    below that point's replayFrom, and the reads begun before have ended; and when no other store
  *    reads it.
  */
-import { crc32 } from '../../base/checksum.js';
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, MIB, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { ObjectStore } from '../../env/object-store.js';
-import { encodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
+import type { Fsinfo } from '../../layout/fsinfo.js';
 import {
   type BlockTag,
   decodeRecord,
@@ -45,8 +44,9 @@ import { rootOf } from '../metafile.js';
 import { SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { BlockCache, type BlockCacheStats } from './cache/block-cache.js';
 import type { CacheFile } from './cache/cache-file.js';
-import { type FoundRecord, getPatiently, numberKey, putText, walkChain } from './chain-walk.js';
+import { type FoundRecord, getPatiently, walkChain } from './chain-walk.js';
 import type { OwnershipOptions } from './claimant.js';
+import { putCpRecord } from './cp-record.js';
 import { type LocalLog, type LocalLogStats, namingOf } from './local-log/local-log.js';
 import { namesLog } from './local-log/log-heads.js';
 import { Ownership } from './ownership.js';
@@ -522,7 +522,10 @@ export class ObjectLogMedium implements Medium {
     };
     // A successor of a clean store does not wait: nothing is answered from here on.
     if (request.clean) this.#ownership?.end();
-    const cpRecord = await this.#putCpRecord(fsinfo);
+    // A record that clients opened meanwhile has a lower number: it must not wait to be full.
+    this.#closeAll();
+    const cp = await putCpRecord({ ...this.#place, chain: this.#chain }, fsinfo);
+    this.#oldIndexKeys.push(cp.indexKey);
     await this.#localLog?.committed(generation.number);
     this.commitIsDue = false;
     this.#fsinfo = fsinfo;
@@ -531,7 +534,7 @@ export class ObjectLogMedium implements Medium {
     this.#ledger.forgetBelow(replayFrom, (record) => this.#isHeld(record));
     this.#freedBlocks += freed.size;
     this.#dead.push(...dead);
-    this.#ledger.known.add(cpRecord);
+    this.#ledger.known.add(cp.record);
   }
 
   get #usageParts(): UsageParts {
@@ -547,31 +550,6 @@ export class ObjectLogMedium implements Medium {
         this.adopt(vbn, 'meta', generation);
       },
     };
-  }
-
-  async #putCpRecord(fsinfo: Fsinfo): Promise<number> {
-    // A record that clients opened meanwhile has a lower number: it must not wait to be full.
-    this.#closeAll();
-    const record = this.#chain.open();
-    const block = encodeFsinfo(fsinfo);
-    this.#chain.copyIn(record, block, {
-      treeId: 0,
-      fbn: 0,
-      level: 0,
-      crc: crc32(block),
-      kind: 'meta',
-    });
-    record.cpNumber = fsinfo.cpNumber;
-    // A later record may have been opened meanwhile: the chain is acknowledged in order all the
-    // same.
-    this.#chain.close(record, 'cp');
-    await this.#chain.acknowledged(record.number);
-    const key = numberKey(this.#prefix, 'cp', this.#epoch, fsinfo.cpNumber);
-    if ((await putText(this.#objects, key, `${record.number}\n`)) === 'exists') {
-      throw new StoreError('fenced', `${this.name}: ${key} was created by another server`);
-    }
-    this.#oldIndexKeys.push(key);
-    return record.number;
   }
 
   /** Records below replayFrom in which this consistency point has nothing live. */
