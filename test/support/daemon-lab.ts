@@ -114,7 +114,13 @@ export class DaemonLab {
   }
 
   async call(method: string, path: string, body?: object): Promise<Record<string, unknown>> {
-    const answer = await new Promise<string>((resolve, reject) => {
+    const answer = await this.text(path, method, body);
+    return answer === '' ? {} : (JSON.parse(answer) as Record<string, unknown>);
+  }
+
+  /** What the API answers, whatever it is. */
+  text(path: string, method = 'GET', body?: object): Promise<string> {
+    return new Promise<string>((resolve, reject) => {
       const headers = { 'content-type': 'application/json' };
       const socketPath = this.path('api');
       const options = { socketPath, method, path, headers, agent: false };
@@ -124,7 +130,6 @@ export class DaemonLab {
       request.on('error', reject);
       request.end(body === undefined ? undefined : JSON.stringify(body));
     });
-    return answer === '' ? {} : (JSON.parse(answer) as Record<string, unknown>);
   }
 
   /** Begins to send a body, and never ends. Resolves when there are so many jobs. */

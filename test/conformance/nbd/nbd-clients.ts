@@ -10,7 +10,7 @@ import type { BlockTarget } from '../../../src/vdisk/block-target.js';
 import { TestExports } from '../../support/nbd-peer.js';
 
 /** Debian's programs come first: the libnbd binding belongs to Debian's Python. */
-const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
+export const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
 const TIMEOUT_MS = 120_000;
 
 export interface ServedForClients {

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { isStoreError } from '../../../src/base/store-error.js';
 import { seededRandom } from '../../../src/env/seeded-random.js';
 import { bucketTrouble } from '../../../src/objects/bucket-rules.js';
@@ -12,8 +11,11 @@ import { probeObjectStore } from '../../../src/objects/probe.js';
 import { objectStoreContract } from '../../contract/object-store.js';
 import { RealCeph } from '../../support/real-ceph.js';
 import { newBucket, testS3 } from '../../support/s3-client.js';
-import { nbdsh } from '../nbd/nbd-clients.js';
+import { mainJobOn } from './main-job-on-s3.js';
 import { ServerScene } from './server-scene.js';
+import { splitUnderKills } from './split-under-kills.js';
+
+const EXIT_DEPOSED = 14;
 
 let ceph: RealCeph;
 let buckets = 0;
@@ -99,39 +101,66 @@ describe('a real Ceph', () => {
     });
   });
 
-  describe('the server on a real Ceph', () => {
+  describe('the server on a real Ceph, while fio writes', () => {
     let scene: ServerScene;
     before(async () => {
       scene = await ServerScene.make(ceph, bucketName());
+      await scene.start();
     });
     after(() => scene.close());
 
-    test('a gateway in use is killed while fio verifies', async () => {
-      const running = scene.fio(1, 32);
-      await sleep(1500);
+    test('a gateway in use is killed', async () => {
+      const writing = scene.write(await scene.newDisk(), 1);
+      await scene.isInTheMiddle(writing);
       await ceph.gateways[0]?.kill();
-      const { code, stdout, stderr } = await running;
-      assert.equal(code, 0, stdout + stderr + scene.lab.last.log);
+      await scene.expectVerified(writing);
     });
 
-    test('the server is killed: what was flushed is there, with one gateway', async () => {
-      const pattern = 'bytes((i * 37 + k) % 251 for k in range(4096))';
-      const write = `for i in range(64): h.pwrite(${pattern}, i * 77 * 4096); h.flush()`;
-      await nbdsh(scene.uri, write);
+    test('the server is killed, and starts with the gateway that is left', async () => {
+      const writing = scene.write(await scene.newDisk(), 2);
+      await scene.isInTheMiddle(writing);
       assert.equal(await scene.lab.last.kill('SIGKILL'), 'SIGKILL');
       await scene.start();
       assert.match(scene.lab.last.log, /endpoint-left-out/);
-      const read = `for i in range(64): assert h.pread(4096, i * 77 * 4096) == ${pattern}, i`;
-      await nbdsh(scene.uri, read);
-    });
-
-    test('the gateway is back, fio verifies again, and the store is sound', async () => {
+      await scene.expectVerified(writing);
       ceph.gateways[0]?.start();
       await ceph.gatewayIsUp(0);
-      const { code, stdout, stderr } = await scene.fio(2, 16);
-      assert.equal(code, 0, stdout + stderr);
+    });
+
+    test('the OSD is killed, and started again: nobody notices but by waiting', async () => {
+      const writing = scene.write(await scene.newDisk(), 3);
+      await scene.isInTheMiddle(writing);
+      await ceph.osd.kill();
+      const server = scene.lab.last;
+      await scene.waitsForStore();
+      ceph.osd.start();
+      await scene.expectVerified(writing);
+      assert.equal(server.process.exitCode, null);
+    });
+
+    test('another server takes over: the first ends with 14, and fio goes on at the other', async () => {
+      const writing = scene.write(await scene.newDisk(), 4);
+      await scene.isInTheMiddle(writing);
+      const first = scene.lab.last;
+      const second = scene.spawn('second', '--take-over');
+      await second.logged(/ready: /);
+      scene.makeCurrent('second');
+      assert.equal(await first.ended, EXIT_DEPOSED, first.log);
+      assert.match(first.log, /another server has taken this store over/);
+      await scene.expectVerified(writing);
+    });
+
+    test('a clone is made, and the server killed; it is split, and gateway and server are killed', async () => {
+      await splitUnderKills(scene);
+    });
+
+    test('in the end the store is sound', async () => {
       await scene.lab.stop();
       await scene.check();
     });
+  });
+
+  test('the main job of the README, with --store s3://...', async () => {
+    await mainJobOn(ceph, bucketName());
   });
 });
