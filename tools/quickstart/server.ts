@@ -12,8 +12,8 @@ import type { Server as ServerInfo, Stats, Vdisk } from '../../src/control/schem
 import type { Folder } from './folder.js';
 import type { Keiki } from './keiki.js';
 
-/** A server that is ended may drain for ten seconds. */
-const WAIT_MS = 30_000;
+/** A server that is ended may drain for ten seconds, and on a loaded machine take as many more. */
+const WAIT_MS = 180_000;
 const POLL_MS = 50;
 const EXIT_IN_USE = 5;
 const MARK = 'KEIKI_QUICKSTART';

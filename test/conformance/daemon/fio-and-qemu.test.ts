@@ -84,14 +84,17 @@ h.flush()
   const command = ['--import', 'tsx', MAIN, '--api', disks.lab.path('api')];
   await runOk(process.execPath, [...command, 'export', name, image], resolve('.'));
   await runOk('qemu-img', ['check', '-q', image]);
-  const server = spawn('qemu-nbd', ['-r', '-t', '-f', 'qcow2', '-k', socket, image]);
+  // Written when it listens; its socket is there a moment before.
+  const ready = ['--pid-file', `${socket}.pid`];
+  const server = spawn('qemu-nbd', ['-r', '-t', '-f', 'qcow2', '-k', socket, ...ready, image]);
+  const closed = once(server, 'close');
   try {
-    while (!existsSync(socket) && server.exitCode === null) await sleep(5);
+    while (!existsSync(`${socket}.pid`) && server.exitCode === null) await sleep(5);
     const other = `nbd+unix:///?socket=${socket}`;
     await runOk('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'raw', disks.uri(name), other]);
   } finally {
     server.kill();
-    await once(server, 'close');
+    await closed;
   }
   await disks.expectSplit(kind, name);
 }

@@ -262,12 +262,13 @@ describe('qemu-nbd, a second opinion', () => {
     const disk = randomDisk(9 * MIB, 99);
     const path = await exported(disk, 'served.qcow2');
     const socket = folder.at('socket');
-    const server = spawn('qemu-nbd', ['-f', 'qcow2', '-r', '-t', '-k', socket, path], {
-      stdio: 'inherit',
-    });
+    // Written when it listens; its socket is there a moment before.
+    const pid = `${socket}.pid`;
+    const args = ['-f', 'qcow2', '-r', '-t', '-k', socket, '--pid-file', pid, path];
+    const server = spawn('qemu-nbd', args, { stdio: 'inherit' });
     try {
       const copy = folder.at('served.raw');
-      const wait = `until [ -S ${socket} ]; do sleep 0.05; done`;
+      const wait = `until [ -e ${pid} ]; do sleep 0.05; done`;
       await runOk('sh', ['-c', `${wait}; nbdcopy 'nbd+unix:///?socket=${socket}' ${copy}`]);
       assert.ok(readFileSync(copy).equals(bytesOf(disk)));
     } finally {

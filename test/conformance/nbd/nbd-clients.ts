@@ -11,7 +11,8 @@ import { TestExports } from '../../support/nbd-peer.js';
 
 /** Debian's programs come first: the libnbd binding belongs to Debian's Python. */
 export const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
-const TIMEOUT_MS = 120_000;
+/** Against hanging: on a loaded machine a minute's work has taken three. */
+const TIMEOUT_MS = 600_000;
 
 export interface ServedForClients {
   readonly server: NbdServer;

@@ -71,8 +71,10 @@ export class ServerScene {
       this.lab.path(socket),
     ];
     const endpoints = this.ceph.endpoints.flatMap((url) => ['--s3-endpoint', url]);
-    const bounds = ['--size', '1G', '--s3-timeout-ms', '5000', '--store-stale-reads-ms', '1000'];
-    const args = [...sockets, '--store', this.address, ...bounds, ...endpoints, ...more];
+    // Patience for as long as a loaded machine takes to start an OSD.
+    const bounds = ['--s3-timeout-ms', '5000', '--s3-patience-ms', '600000'];
+    const store = ['--store', this.address, '--size', '1G', '--store-stale-reads-ms', '1000'];
+    const args = [...sockets, ...store, ...bounds, ...endpoints, ...more];
     return this.lab.spawn({ args, environment: this.ceph.environment });
   }
 
@@ -106,8 +108,8 @@ export class ServerScene {
     const shape = ['--size=32m', '--iodepth=8', `--rate=${WRITE_RATE}`, `--randseed=${seed}`];
     const verify = ['--verify=crc32c', '--do_verify=1', '--verify_fatal=1'];
     const fio = `exec fio ${[...job, ...shape, ...verify].join(' ')}`.replace('$uri', '"$uri"');
-    const again = ['retries=100', 'retry-delay=1', 'retry-exponential=no'];
-    const server = [`socket=${this.lab.path('current')}`, `export=${disk}`, 'retry=100'];
+    const again = ['retries=1000', 'retry-delay=1', 'retry-exponential=no'];
+    const server = [`socket=${this.lab.path('current')}`, `export=${disk}`, 'retry=1000'];
     const filters = ['--filter=fua', '--filter=retry'];
     const args = ['-U', '-', ...filters, 'nbd', ...server, 'fuamode=force', ...again];
     return { disk, ended: this.#run([...args, '--run', fio]) };
