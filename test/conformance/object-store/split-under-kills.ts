@@ -9,7 +9,7 @@ import { nbdsh } from '../nbd/nbd-clients.js';
 import type { ServerScene } from './server-scene.js';
 
 /** What the client writes, and the rest, which is the golden disk's. */
-const WRITTEN_BYTES = 32 * MIB;
+const WRITTEN_BYTES = 16 * MIB;
 const POLL_MS = 20;
 
 const GOLDEN = `
