@@ -9,6 +9,8 @@
  *   npm run sim -- --bit-rot 20000                        single bits of a populated store
  *   npm run sim -- --medium object-log --durability local   FLUSH is answered by a local log
  *   npm run sim -- --servers 3 --seeds 100                servers that fight for a store
+ *   npm run sim -- --week --days 7                        a week of a busy object log
+ *   npm run sim -- --week --choice cost-benefit           with another choice of its cleaner
  *
  * --verbose tells every act. A failure prints the one command that replays it, and ends with 1.
  */
@@ -19,6 +21,7 @@ import { MEDIUM_KINDS, type MediumKind } from './machine.js';
 import { cutAtEveryWrite, SCRIPT_NAMES, type ScriptName } from './scripted.js';
 import { simulateServers } from './servers/servers.js';
 import { simulate } from './simulation.js';
+import { simulateWeek } from './week.js';
 
 const { values } = parseArgs({
   options: {
@@ -33,6 +36,9 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     'bit-rot': { type: 'string' },
     servers: { type: 'string' },
+    week: { type: 'boolean', default: false },
+    days: { type: 'string', default: '7' },
+    choice: { type: 'string', default: 'greedy' },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -170,8 +176,21 @@ async function runServers(servers: number): Promise<void> {
   }
 }
 
+async function runWeek(): Promise<void> {
+  const days = toCount('days', values.days);
+  const choice = values.choice === 'cost-benefit' ? values.choice : 'greedy';
+  noteReplay(`--week --days ${days} --choice ${choice} --first ${first}`);
+  const print = (line: string): void => console.log(line);
+  const report = await simulateWeek({ seed: first, days, choice, print });
+  for (const [name, count] of Object.entries<number>({ ...report })) {
+    const digits = count < 100 ? 2 : 0;
+    console.log(`${name.padEnd(20)} ${Number(count.toFixed(digits)).toLocaleString('en')}`);
+  }
+}
+
 async function main(): Promise<void> {
-  if (values.servers !== undefined) await runServers(toCount('servers', values.servers));
+  if (values.week) await runWeek();
+  else if (values.servers !== undefined) await runServers(toCount('servers', values.servers));
   else if (values['bit-rot'] !== undefined) await runBitRot(toCount('bit-rot', values['bit-rot']));
   else if (values['every-write']) for (const script of scripts) await runEveryWrite(script);
   else await runSeeds();

@@ -9,7 +9,7 @@ import { checkStore } from './check.js';
 import { formatStore, type OpenOptions, openStore } from './open-store.js';
 import type { Store } from './store.js';
 
-const EAGER: CleanerOptions = { liveRatioMin: 0.7, blocksPerCp: 4096, deadBlocksMin: 64 };
+const EAGER: Partial<CleanerOptions> = { liveRatioMin: 0.7, blocksPerCp: 4096, deadBlocksMin: 64 };
 const OFF: Partial<CleanerOptions> = { liveRatioMin: 0 };
 
 async function newObjects(sizeBytes = 256 * MIB): Promise<MemoryObjectStore> {

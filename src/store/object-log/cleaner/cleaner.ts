@@ -21,7 +21,7 @@ import type { Engine } from '../../engine.js';
 import type { ObjectLogMedium } from '../object-log-medium.js';
 import { findOwners, type LiveBlock } from './block-owners.js';
 import { metaDemand, type OnRenewed, renewData } from './data-renewal.js';
-import { type LiveScan, type RecordUse, scanRecords } from './live-scan.js';
+import { type LiveScan, liveRatioOf, type RecordUse, scanRecords } from './live-scan.js';
 import { renewMeta } from './meta-renewal.js';
 
 export interface CleanerOptions {
@@ -31,12 +31,18 @@ export interface CleanerOptions {
   readonly blocksPerCp: number;
   /** As long as less than this is dead it does nothing. */
   readonly deadBlocksMin: number;
+  /**
+   * greedy: the emptiest first. cost-benefit: what is dead times age for what has to be read and
+   * written, so that old records go before they are as empty as young ones.
+   */
+  readonly choice: 'greedy' | 'cost-benefit';
 }
 
 export const CLEANER_DEFAULTS: CleanerOptions = {
   liveRatioMin: 0.7,
   blocksPerCp: 4096,
   deadBlocksMin: 4096,
+  choice: 'greedy',
 };
 
 export interface CleanerStats {
@@ -189,6 +195,7 @@ export class Cleaner {
     const scan = await scanRecords(this.#engine, {
       countMax: VICTIMS_MAX,
       ratioMax: VICTIM_RATIO_MAX,
+      rank: (use) => this.#rank(use),
       isWanted: (use) => this.#isWanted(use, cpNumber),
     });
     const { records, liveBlocks, keptBlocks } = scan;
@@ -210,6 +217,13 @@ export class Cleaner {
       if (cpNumber > left.untilCp + LEFT_CPS_MAX) this.#left.delete(record);
     }
     if (mayGoOn) this.#deadMin = this.#options.deadBlocksMin;
+  }
+
+  #rank(use: RecordUse): number {
+    const ratio = liveRatioOf(use);
+    if (this.#options.choice === 'greedy') return ratio;
+    const age = this.#medium.vbnEnd / SEGMENT_BLOCKS - use.record;
+    return -((1 - ratio) * age) / (1 + ratio);
   }
 
   #isWanted({ record, liveBlocks }: RecordUse, cpNumber: number): boolean {

@@ -28,12 +28,12 @@ export interface LiveScan {
   readonly liveBlocks: number;
   /** Blocks of all records that have something live, trailers included. */
   readonly keptBlocks: number;
-  /** The emptiest, emptiest first. */
+  /** Those that are worth it most, by rank. */
   readonly emptiest: readonly RecordUse[];
 }
 
 /** Of what the record takes in the object store; its trailer counts, so small records are poor. */
-function liveRatioOf({ liveBlocks, putBlocks }: RecordUse): number {
+export function liveRatioOf({ liveBlocks, putBlocks }: RecordUse): number {
   return liveBlocks / recordBlocks(Math.max(putBlocks, liveBlocks));
 }
 
@@ -42,6 +42,8 @@ export interface ScanWish {
   readonly countMax: number;
   /** Fuller records are not worth it. */
   readonly ratioMax: number;
+  /** The lower, the sooner it is emptied. */
+  readonly rank: (use: RecordUse) => number;
   readonly isWanted: (use: RecordUse) => boolean;
 }
 
@@ -58,10 +60,10 @@ export async function scanRecords(engine: Engine, wish: ScanWish): Promise<LiveS
     }
     const buffer = await engine.editor.load(usage, fbn);
     if (buffer >= 0) takeBlock(engine, buffer, fbn, totals, wish, found);
-    if (found.length > 4 * wish.countMax) found = emptiestOf(found, wish.countMax);
+    if (found.length > 4 * wish.countMax) found = firstOf(found, wish);
     if (++fbn % 64 === 0) await engine.options.clock.yield();
   }
-  return { ...totals, emptiest: emptiestOf(found, wish.countMax) };
+  return { ...totals, emptiest: firstOf(found, wish) };
 }
 
 /** The FBN behind the hole that this one stands in; the same if it is none, or not known. */
@@ -98,6 +100,6 @@ function takeBlock(
   }
 }
 
-function emptiestOf(found: RecordUse[], countMax: number): RecordUse[] {
-  return found.sort((a, b) => liveRatioOf(a) - liveRatioOf(b)).slice(0, countMax);
+function firstOf(found: RecordUse[], { rank, countMax }: ScanWish): RecordUse[] {
+  return found.sort((a, b) => rank(a) - rank(b)).slice(0, countMax);
 }
