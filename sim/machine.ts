@@ -10,7 +10,6 @@ import type { Device } from '../src/env/device.js';
 import { MemoryDevice } from '../src/env/memory-device.js';
 import { MemoryObjectStore } from '../src/env/memory-object-store.js';
 import type { ObjectStore } from '../src/env/object-store.js';
-import type { Random } from '../src/env/random.js';
 import { seededRandom } from '../src/env/seeded-random.js';
 import type { OpenOptions, StoreSource } from '../src/main/open-store.js';
 import { SimulatedDevice } from './world/simulated-device.js';
@@ -52,6 +51,8 @@ export interface Machine {
   cutAtCall(number: number, onCut: () => void): void;
   /** A write, or a sync, `ahead` calls from now fails; false if the medium knows no such fault. */
   failCall(ahead: number, kind: 'write' | 'sync'): boolean;
+  /** The machine stands still; what reaches it meanwhile waits. */
+  freeze(durationMs: number): void;
   powerOff(): void;
   /** Power is back, if it was cut; else the same medium, opened once more after a close. */
   next(): Machine;
@@ -66,13 +67,19 @@ export function newMachine(options: MachineOptions): Machine {
     const device = new SimulatedDevice({ clock: world, random, sizeBytes, name: 'sim-device' });
     return new DeviceMachine(options, device);
   }
-  const objects = new SimulatedObjectStore({ clock: options.world, random, name: 'sim-bucket' });
+  const clock = options.world.machine();
+  const objects = new SimulatedObjectStore({
+    clock: options.world,
+    random,
+    name: 'sim-bucket',
+    receiver: clock,
+  });
   objects.faultRates = options.faultRates ?? {};
-  if (options.localLagMs === undefined) return new ObjectMachine(options, objects, random);
-  const { world: clock } = options;
-  const deviceOptions = { clock, random: seededRandom(options.seed + 1), name: 'sim-local-log' };
-  const device = new SimulatedDevice({ ...deviceOptions, sizeBytes: LOCAL_LOG_BYTES });
-  return new LocalLogMachine(options, objects, device, random);
+  if (options.localLagMs === undefined) return new ObjectMachine(options, objects, clock);
+  const deviceOptions = { random: seededRandom(options.seed + 1), name: 'sim-local-log' };
+  const sizeBytes = LOCAL_LOG_BYTES;
+  const device = new SimulatedDevice({ ...deviceOptions, clock: options.world, sizeBytes });
+  return new LocalLogMachine(options, objects, device, clock);
 }
 
 class DeviceMachine implements Machine {
@@ -112,6 +119,10 @@ class DeviceMachine implements Machine {
     return true;
   }
 
+  freeze(durationMs: number): void {
+    this.clock.freeze(durationMs);
+  }
+
   powerOff(): void {
     this.clock.powerOff();
     this.#device.powerOff();
@@ -135,13 +146,11 @@ class ObjectMachine implements Machine {
   readonly source: StoreSource;
   readonly #options: MachineOptions;
   readonly #objects: SimulatedObjectStore;
-  readonly #random: Random;
 
-  constructor(options: MachineOptions, objects: SimulatedObjectStore, random: Random) {
+  constructor(options: MachineOptions, objects: SimulatedObjectStore, clock: MachineClock) {
     this.#options = options;
     this.#objects = objects;
-    this.#random = random;
-    this.clock = options.world.machine();
+    this.clock = clock;
     const disguised = options.disguiseObjects?.(objects) ?? objects;
     this.source = { kind: 'objects', objects: disguised, prefix: PREFIX };
   }
@@ -155,7 +164,8 @@ class ObjectMachine implements Machine {
   }
 
   get faultsSeen(): number {
-    return this.#objects.counts.failedGets + this.#objects.counts.failedDeletes;
+    // None of its faults may end a store: what fails is tried again.
+    return 0;
   }
 
   cutAtCall(number: number, onCut: () => void): void {
@@ -166,14 +176,20 @@ class ObjectMachine implements Machine {
     return false;
   }
 
+  freeze(durationMs: number): void {
+    this.clock.freeze(durationMs);
+  }
+
   powerOff(): void {
     this.clock.powerOff();
     this.#objects.powerOff();
   }
 
   next(): Machine {
-    const objects = this.#objects.isOn ? this.#objects.anotherClient() : this.#objects.cutClient();
-    return new ObjectMachine(this.#options, objects, this.#random);
+    const before = this.#objects;
+    const clock = this.#options.world.machine();
+    const objects = before.isOn ? before.anotherClient(clock) : before.cutClient(clock);
+    return new ObjectMachine(this.#options, objects, clock);
   }
 
   duplicate(): StoreSource {
@@ -189,7 +205,6 @@ class LocalLogMachine implements Machine {
   readonly source: StoreSource;
   readonly #options: MachineOptions;
   readonly #objects: SimulatedObjectStore;
-  readonly #random: Random;
   #device: SimulatedDevice;
   #isDeviceOpen = false;
   #callsIssued = 0;
@@ -199,13 +214,12 @@ class LocalLogMachine implements Machine {
     options: MachineOptions,
     objects: SimulatedObjectStore,
     device: SimulatedDevice,
-    random: Random,
+    clock: MachineClock,
   ) {
     this.#options = options;
     this.#objects = objects;
     this.#device = device;
-    this.#random = random;
-    this.clock = options.world.machine();
+    this.clock = clock;
     const { disguiseObjects } = options;
     const counted: ObjectStore = {
       name: objects.name,
@@ -268,8 +282,7 @@ class LocalLogMachine implements Machine {
   }
 
   get faultsSeen(): number {
-    const { failedGets, failedDeletes } = this.#objects.counts;
-    return failedGets + failedDeletes + this.#device.counts.failedWrites;
+    return this.#device.counts.failedWrites;
   }
 
   cutAtCall(number: number, onCut: () => void): void {
@@ -282,6 +295,10 @@ class LocalLogMachine implements Machine {
     return true;
   }
 
+  freeze(durationMs: number): void {
+    this.clock.freeze(durationMs);
+  }
+
   powerOff(): void {
     this.clock.powerOff();
     this.#objects.powerOff();
@@ -290,9 +307,10 @@ class LocalLogMachine implements Machine {
 
   next(): Machine {
     const { isOn } = this.#objects;
-    const objects = isOn ? this.#objects.anotherClient() : this.#objects.cutClient();
+    const clock = this.#options.world.machine();
+    const objects = isOn ? this.#objects.anotherClient(clock) : this.#objects.cutClient(clock);
     const device = isOn ? this.#device : this.#device.cutPower();
-    return new LocalLogMachine(this.#options, objects, device, this.#random);
+    return new LocalLogMachine(this.#options, objects, device, clock);
   }
 
   duplicate(): StoreSource {

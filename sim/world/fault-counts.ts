@@ -31,8 +31,13 @@ export interface ObjectFaultCounts {
   lostRequests: number;
   lostResponses: number;
   latePuts: number;
+  lateCopies: number;
+  repeatedPuts: number;
   failedGets: number;
+  corruptedGets: number;
+  failedLists: number;
   failedDeletes: number;
+  delayed: number;
   flippedBits: number;
   cuts: number;
   /** Puts in flight at a cut, by what became of them. */
@@ -46,8 +51,13 @@ export function newObjectFaultCounts(): ObjectFaultCounts {
     lostRequests: 0,
     lostResponses: 0,
     latePuts: 0,
+    lateCopies: 0,
+    repeatedPuts: 0,
     failedGets: 0,
+    corruptedGets: 0,
+    failedLists: 0,
     failedDeletes: 0,
+    delayed: 0,
     flippedBits: 0,
     cuts: 0,
     putsLandedAtCut: 0,

@@ -4,9 +4,11 @@
  *
  * 1. A put, get or delete takes effect at one moment between its call and its answer
  *    (linearizable): calls run side by side and take effect in any order.
- * 2. An ambiguous put has landed, never will, or lands later, even after its client has ended.
+ * 2. An ambiguous put has landed, never will, or lands later, even after its client has ended. One
+ *    that was answered may land once more, later, if its key is free then.
  * 3. Without power no promise of the client settles, then or later. The objects stay.
- * 4. Faults are off until asked for, and counted when they happen.
+ * 4. What a get answers may have one bit inverted on its way; the object has not.
+ * 5. Faults are off until asked for, and counted when they happen.
  */
 import { StoreError } from '../../src/base/store-error.js';
 import { joined } from '../../src/env/buffers.js';
@@ -19,19 +21,40 @@ import { newObjectFaultCounts, type ObjectFaultCounts } from './fault-counts.js'
 import { drawLatencyMs } from './latency.js';
 import { never } from './never.js';
 
-/** What becomes of a put. `lost-…` and `late` are answered with AmbiguousPutError. */
-export type PutFate = 'lands' | 'lost-request' | 'lost-response' | 'late';
+/**
+ * What becomes of a put. `lost-…` and `late` are answered with AmbiguousPutError. `late-copy`: it
+ * lands, and what somebody on the way sends again lands later. `repeated`: it lands twice, and the
+ * second time is what is answered.
+ */
+export type PutFate =
+  | 'lands'
+  | 'lost-request'
+  | 'lost-response'
+  | 'late'
+  | 'late-copy'
+  | 'repeated';
 
 /** How often each fault happens, as probabilities. */
 export interface ObjectFaultRates {
+  /** Lost on its way, or answered 503. */
   readonly lostRequest?: number;
   readonly lostResponse?: number;
   readonly latePut?: number;
+  readonly lateCopy?: number;
+  readonly repeatedPut?: number;
   /** A get that fails with StoreError `device`. */
   readonly failedGet?: number;
+  /** A get that answers with one bit inverted. */
+  readonly corruptedGet?: number;
+  /** A list that fails with StoreError `device`. */
+  readonly failedList?: number;
   /** A delete that fails the same way, with some of its keys deleted. */
   readonly failedDelete?: number;
+  /** A request of any kind that is stuck on its way there, at most `delayMsMax`. */
+  readonly delayed?: number;
 }
+
+type RequestFault = 'failedGet' | 'corruptedGet' | 'failedList' | 'failedDelete' | 'delayed';
 
 export interface SimulatedObjectStoreOptions {
   /** The world's clock: what is on its way arrives although its sender has no power. */
@@ -45,6 +68,13 @@ export interface SimulatedObjectStoreOptions {
   readonly latencyMs?: number;
   /** A late put lands at most so long after its answer. */
   readonly lateMsMax?: number;
+  readonly delayMsMax?: number;
+  /** Who hears the answers, as soon as it runs. */
+  readonly receiver?: Receiver | undefined;
+}
+
+export interface Receiver {
+  deliver(callback: () => void): void;
 }
 
 interface PutInFlight {
@@ -99,9 +129,9 @@ export class SimulatedObjectStore implements ObjectStore {
     }
     const fate = this.#fateAt.get(number) ?? this.#drawFate();
     return new Promise((resolve, reject) => {
-      this.#after(this.#drawMs(), () => {
+      this.#send(() => {
         const answer = this.#arrive(put, fate);
-        this.#after(this.#drawMs(), () => {
+        this.#answer(() => {
           if (answer !== undefined) resolve(answer);
           else reject(new AmbiguousPutError(`${this.name}: no answer to put ${key} (simulated)`));
         });
@@ -112,13 +142,15 @@ export class SimulatedObjectStore implements ObjectStore {
   get(key: string, offset?: number, length?: number): Promise<Uint8Array | undefined> {
     if (!this.#isOn) return never();
     this.stats.gets++;
-    const fails = this.#options.random.chance(this.faultRates.failedGet ?? 0);
+    const fails = this.#draws('failedGet');
+    const isCorrupted = this.#draws('corruptedGet');
     return new Promise((resolve, reject) => {
-      this.#after(this.#drawMs(), () => {
+      this.#send(() => {
         const bytes = fails ? undefined : this.objects.get(key, offset, length);
         this.stats.bytesGot += bytes?.length ?? 0;
         if (fails) this.counts.failedGets++;
-        this.#after(this.#drawMs(), () => {
+        if (bytes !== undefined && isCorrupted) this.#corrupt(bytes);
+        this.#answer(() => {
           if (fails) reject(this.#serverError(`get ${key}`));
           else resolve(bytes);
         });
@@ -133,13 +165,13 @@ export class SimulatedObjectStore implements ObjectStore {
     this.stats.deletes++;
     this.stats.keysDeleted += named.length;
     this.#deletesInFlight.add(named);
-    const fails = random.chance(this.faultRates.failedDelete ?? 0);
+    const fails = this.#draws('failedDelete');
     return new Promise((resolve, reject) => {
-      this.#after(this.#drawMs(), () => {
+      this.#send(() => {
         this.#deletesInFlight.delete(named);
         if (fails) this.counts.failedDeletes++;
         for (const key of named) if (!fails || random.chance(0.5)) this.objects.delete(key);
-        this.#after(this.#drawMs(), () => {
+        this.#answer(() => {
           if (fails) reject(this.#serverError(`delete of ${named.length} keys`));
           else resolve();
         });
@@ -150,18 +182,24 @@ export class SimulatedObjectStore implements ObjectStore {
   list(prefix: string, after?: string): Promise<string[]> {
     if (!this.#isOn) return never();
     this.stats.lists++;
-    return new Promise((resolve) => {
-      this.#after(this.#drawMs(), () => {
-        const keys = this.objects.list(prefix, after);
-        this.#after(this.#drawMs(), () => resolve(keys));
+    const fails = this.#draws('failedList');
+    return new Promise((resolve, reject) => {
+      this.#send(() => {
+        const keys = fails ? [] : this.objects.list(prefix, after);
+        if (fails) this.counts.failedLists++;
+        this.#answer(() => {
+          if (fails) reject(this.#serverError(`list of ${prefix}`));
+          else resolve(keys);
+        });
       });
     });
   }
 
-  /** Another client of the same objects. */
-  anotherClient(): SimulatedObjectStore {
+  /** Another client of the same objects, on a machine of its own or none. */
+  anotherClient(receiver?: Receiver): SimulatedObjectStore {
     const client = new SimulatedObjectStore({
       ...this.#options,
+      receiver,
       objects: this.objects,
       counts: this.counts,
     });
@@ -178,7 +216,7 @@ export class SimulatedObjectStore implements ObjectStore {
    * Cuts this client's power and gives the next client of the same objects. Each put in flight has
    * landed, is lost, or lands later; each key of a delete in flight is deleted or not.
    */
-  cutClient(): SimulatedObjectStore {
+  cutClient(receiver?: Receiver): SimulatedObjectStore {
     this.powerOff();
     this.counts.cuts++;
     const { random } = this.#options;
@@ -201,7 +239,7 @@ export class SimulatedObjectStore implements ObjectStore {
       for (const key of keys) if (random.chance(0.5)) this.objects.delete(key);
     }
     this.#deletesInFlight.clear();
-    return this.anotherClient();
+    return this.anotherClient(receiver);
   }
 
   /**
@@ -240,6 +278,14 @@ export class SimulatedObjectStore implements ObjectStore {
         this.counts.latePuts++;
         this.#landLater(put);
         return undefined;
+      case 'late-copy':
+        this.counts.lateCopies++;
+        this.#landLater(put);
+        return this.objects.create(put.key, put.bytes) ? 'created' : 'exists';
+      case 'repeated':
+        this.counts.repeatedPuts++;
+        this.objects.create(put.key, put.bytes);
+        return 'exists';
     }
   }
 
@@ -252,16 +298,51 @@ export class SimulatedObjectStore implements ObjectStore {
   }
 
   #drawFate(): PutFate {
-    const { lostRequest = 0, lostResponse = 0, latePut = 0 } = this.faultRates;
-    const drawn = this.#options.random.nextFraction();
-    if (drawn < lostRequest) return 'lost-request';
-    if (drawn < lostRequest + lostResponse) return 'lost-response';
-    if (drawn < lostRequest + lostResponse + latePut) return 'late';
+    const rates = this.faultRates;
+    const fates: readonly (readonly [PutFate, number | undefined])[] = [
+      ['lost-request', rates.lostRequest],
+      ['lost-response', rates.lostResponse],
+      ['late', rates.latePut],
+      ['late-copy', rates.lateCopy],
+      ['repeated', rates.repeatedPut],
+    ];
+    let drawn = this.#options.random.nextFraction();
+    for (const [fate, rate = 0] of fates) {
+      if (drawn < rate) return fate;
+      drawn -= rate;
+    }
     return 'lands';
+  }
+
+  #draws(fault: RequestFault): boolean {
+    const rate = this.faultRates[fault] ?? 0;
+    // A fault that is off leaves the run as it was.
+    return rate > 0 && this.#options.random.chance(rate);
+  }
+
+  #corrupt(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    const { random } = this.#options;
+    const at = random.below(bytes.length);
+    bytes[at] = (bytes[at] as number) ^ (1 << random.below(8));
+    this.counts.corruptedGets++;
   }
 
   #drawMs(): number {
     return drawLatencyMs(this.#options.latencyMs ?? 3, this.#options.random);
+  }
+
+  /** A request arrives later, or much later, if the client has power until then. */
+  #send(arrive: () => void): void {
+    const { random, delayMsMax = 3000 } = this.#options;
+    const isDelayed = this.#draws('delayed');
+    if (isDelayed) this.counts.delayed++;
+    this.#after(this.#drawMs() + (isDelayed ? delayMsMax * random.nextFraction() : 0), arrive);
+  }
+
+  #answer(hear: () => void): void {
+    const { receiver } = this.#options;
+    this.#after(this.#drawMs(), () => (receiver === undefined ? hear() : receiver.deliver(hear)));
   }
 
   /** Calls back later, if the client still has power. */

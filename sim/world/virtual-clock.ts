@@ -196,10 +196,14 @@ function isBefore(a: ScheduledEvent, b: ScheduledEvent): boolean {
   return a.timeMs < b.timeMs || (a.timeMs === b.timeMs && a.order < b.order);
 }
 
-/** The clock of one machine: it stops when the machine's power does (invariant 4). */
+/**
+ * The clock of one machine. It stops when the machine's power does (invariant 4); and it can stand
+ * still for a while, as one that is paused does: what reaches it meanwhile waits until it goes on.
+ */
 export class MachineClock implements Clock {
   readonly #world: VirtualClock;
   #isOn = true;
+  #frozenUntilMs = 0;
 
   constructor(world: VirtualClock) {
     this.#world = world;
@@ -214,15 +218,41 @@ export class MachineClock implements Clock {
   }
 
   setTimer(delayMs: number, callback: () => void): Timer {
-    return this.#world.setTimer(delayMs, () => {
-      if (this.#isOn) callback();
-    });
+    let isCancelled = false;
+    const timer = this.#world.setTimer(delayMs, () =>
+      this.deliver(() => {
+        if (!isCancelled) callback();
+      }),
+    );
+    return {
+      cancel: () => {
+        isCancelled = true;
+        timer.cancel();
+      },
+    };
   }
 
   yield(): Promise<void> {
     return new Promise((resolve) => {
       this.setTimer(0, resolve);
     });
+  }
+
+  get isOn(): boolean {
+    return this.#isOn;
+  }
+
+  /** The world goes on without it. */
+  freeze(durationMs: number): void {
+    this.#frozenUntilMs = Math.max(this.#frozenUntilMs, this.#world.nowMs() + durationMs);
+  }
+
+  /** Something reaches the machine, as soon as it runs. */
+  deliver(callback: () => void): void {
+    if (!this.#isOn) return;
+    const restMs = this.#frozenUntilMs - this.#world.nowMs();
+    if (restMs <= 0) callback();
+    else this.#world.setTimer(restMs, () => this.deliver(callback));
   }
 
   /** Nothing that this machine waits for will happen any more. */
