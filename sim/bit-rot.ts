@@ -40,7 +40,11 @@ export interface RotReport {
   closed: number;
 }
 
-const OPEN_OPTIONS: OpenOptions = { memoryBytes: 4 * MIB, cpIntervalMs: 1000 };
+const OPEN_OPTIONS: OpenOptions = {
+  memoryBytes: 4 * MIB,
+  cpIntervalMs: 1000,
+  alone: true,
+};
 
 /** A bit of the medium. */
 interface Position {

@@ -30,6 +30,7 @@ const STORE_BYTES = 64 * MIB;
 /** Eight groups: far less than what is read. */
 const CACHE_BYTES = 4 * MIB;
 const OPENS_MAX = 4;
+const STALE_READS_MS = 300;
 /** What a read of an image takes. */
 const EXTERNAL_MS = 0.1;
 
@@ -56,6 +57,7 @@ export class Harness {
   readonly #storeRandom: Random;
   readonly #cacheRandom: Random;
   readonly #cacheBytes = new SparseBytes(MIB);
+  #opens = 0;
 
   constructor(options: HarnessOptions) {
     const { seed, world, medium, trace } = options;
@@ -109,6 +111,15 @@ export class Harness {
     return { cache: new MemoryDevice(options) };
   }
 
+  /** In two seeds of three the server looks whether it still is the owner, as a real one does. */
+  #ownership(): Pick<OpenOptions, 'ownership' | 'alone'> {
+    if (this.#options.seed % 3 === 0) return { alone: true };
+    const owner = { machine: 'sim', program: `${this.#opens++}`, label: 'sim' };
+    // Only one of them has power.
+    const isGone = (): boolean => true;
+    return { ownership: { owner, isGone, takeOver: false, staleReadsMsMax: STALE_READS_MS } };
+  }
+
   /** Undefined if power failed before the store was open. */
   async tryOpen(options: OpenOptions, plan: CutPlan): Promise<Store | undefined> {
     const { machine } = this;
@@ -139,14 +150,16 @@ export class Harness {
     );
     const { trace } = this.parts;
     const log: LogSink = ({ event, message }) => trace?.(`  log: ${event}: ${message}`);
-    const opened = openPatiently(machine, {
+    // Each attempt has its cache: an open that is refused closes it.
+    const opened = openPatiently(machine, () => ({
       ...options,
+      ...this.#ownership(),
       ...this.#cacheDisk(),
       random,
       clock,
       externals,
       log,
-    });
+    }));
     const store = await Promise.race([opened, cut]);
     isOpen = true;
     machine.cutAtCall(0, () => undefined);
@@ -228,10 +241,10 @@ export class Harness {
  * On an object store the claim of an opener that lost its power may land late, between the next
  * one's look and its own claim: that one is told that it was fenced, and starts again.
  */
-async function openPatiently(machine: Machine, options: OpenOptions): Promise<Store> {
+async function openPatiently(machine: Machine, optionsOf: () => OpenOptions): Promise<Store> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await openStore(machine.source, { ...options, ...machine.openOptions() });
+      return await openStore(machine.source, { ...optionsOf(), ...machine.openOptions() });
     } catch (error) {
       if (attempt === OPENS_MAX || !isStoreError(error, 'fenced')) throw error;
     }

@@ -23,7 +23,7 @@ function open(objects: MemoryObjectStore, cleaner: Partial<CleanerOptions>): Pro
   const options: OpenOptions = { memoryBytes: 16 * MIB, cpIntervalMs: 3_600_000, cleaner };
   return openStore(
     { kind: 'objects', objects, prefix: 's' },
-    { ...options, random: seededRandom(7) },
+    { ...options, random: seededRandom(7), alone: true },
   );
 }
 

@@ -27,6 +27,7 @@ import { RecordCollector } from '../vdisk/vdisk-table.js';
 import { entropySeed } from './entropy.js';
 import { ExternalCatalog } from './external-catalog.js';
 import { imageExternals } from './image-externals.js';
+import { ownershipHere } from './owner.js';
 import type { ReachStore } from './published-store.js';
 import { Publisher } from './publisher.js';
 import { Store } from './store.js';
@@ -61,10 +62,18 @@ export interface OpenOptions {
   /** Finds other stores by their address, for clones of what these have published. */
   readonly reach?: ReachStore;
   /**
-   * On an object store: who opens it, and what becomes of one who has it open. Default: that one is
-   * deposed at once, and may answer reads until it writes.
+   * On an object store: depose somebody who has it open, whether it lives or not. Default: the open
+   * is refused (`in-use`) while another seems to live; the next one after a crash of this process
+   * is not, nor one after a close.
    */
+  readonly takeOver?: boolean;
+  /** On an object store: who opens it; default: this process. With its own word on `takeOver`. */
   readonly ownership?: Omit<OwnershipOptions, 'clock'>;
+  /**
+   * On an object store: the caller knows that nobody else has it open, and asks nobody. Whoever has
+   * is deposed at once, and may go on to answer reads until it writes.
+   */
+  readonly alone?: boolean;
   /**
    * Object store: keeps blocks that were read, across restarts. The store closes it. One that fails
    * is not used any more, and nothing else happens.
@@ -128,7 +137,8 @@ export async function formatStore(source: StoreSource, options: FormatOptions = 
  * Opens a store; after a crash everything that was flushed is there again.
  *
  * @param source  a device, an object store, or the path of a store file or block device
- * @throws {StoreError} invalid (no store there), in-use (somebody has it open), corrupt, device
+ * @throws {StoreError} invalid (no store there), in-use (somebody has it open), fenced (others were
+ *   quicker), corrupt, device
  */
 export async function openStore(
   source: StoreSource | string,
@@ -187,10 +197,12 @@ async function openObjectMedium(
       const { device, durability = 'local', lagMsMax = LAG_MS_MAX } = localLog;
       log = await LocalLog.open({ device, clock, isUsed: durability === 'local', lagMsMax });
     }
-    const ownership = options.ownership && { ...options.ownership, clock };
+    const who = options.ownership ?? ownershipHere({ takeOver: options.takeOver ?? false });
+    const ownership = options.alone === true ? undefined : { ...who, clock };
     const access = { log, isGivenUp };
     return await openObjectLog(objects, prefix, nonceFrom(random), { ownership, access });
   } catch (error) {
+    await options.cache?.close();
     await localLog?.device.close();
     throw error;
   }

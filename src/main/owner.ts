@@ -7,22 +7,34 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { OpenOptions } from './open-store.js';
+import type { OwnershipOptions } from '../store/object-log/claimant.js';
 import type { Settings } from './settings.js';
 
-type Ownership = NonNullable<OpenOptions['ownership']>;
+type Ownership = Omit<OwnershipOptions, 'clock'>;
+
+const STALE_READS_MS_MAX = 3000;
 
 /** What a server says of itself on an object store, and how it treats the one before it. */
 export function ownershipOf(settings: Settings): Ownership {
+  return ownershipHere({
+    takeOver: settings['store.take-over'],
+    staleReadsMsMax: settings['store.stale-reads-ms'],
+  });
+}
+
+/** The same for a program that uses the library. */
+export function ownershipHere(
+  wish: Pick<Ownership, 'takeOver'> & Partial<Pick<Ownership, 'staleReadsMsMax'>>,
+): Ownership {
   return {
+    staleReadsMsMax: STALE_READS_MS_MAX,
+    ...wish,
     owner: {
       machine: machineOf(),
       program: programOf(process.pid) ?? `${process.pid}`,
       label: `${hostname()}, process ${process.pid}`,
     },
     isGone: (program) => programOf(Number.parseInt(program, 10)) !== program,
-    takeOver: settings['store.take-over'],
-    staleReadsMsMax: settings['store.stale-reads-ms'],
   };
 }
 

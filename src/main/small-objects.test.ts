@@ -26,6 +26,7 @@ function open(objects: MemoryObjectStore): Promise<Store> {
   return openStore(source, {
     memoryBytes: 4 * MIB,
     cpIntervalMs: 2 ** 30,
+    alone: true,
     random: seededRandom(1),
   });
 }

@@ -5,6 +5,7 @@ import { SimulatedObjectStore } from '../../sim/world/simulated-object-store.js'
 import { VirtualClock } from '../../sim/world/virtual-clock.js';
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
+import { MemoryDevice } from '../env/memory-device.js';
 import { MemoryObjectStore } from '../env/memory-object-store.js';
 import type { ObjectStore } from '../env/object-store.js';
 import { seededRandom } from '../env/seeded-random.js';
@@ -79,7 +80,7 @@ describe('take-over', () => {
     const objects = new MemoryObjectStore();
     const source = { kind: 'objects', objects, prefix: PREFIX } as const;
     await formatStore(source, { sizeBytes: 64 * MIB });
-    const owner = await openStore(source);
+    const owner = await openStore(source, { alone: true });
     await owner.createVdisk('d', MIB);
     const bid = bidOf(objects);
     const state = await findChain(objects, PREFIX);
@@ -99,7 +100,7 @@ describe('take-over', () => {
     const claim = await takeOver(bid, now, new ChainEnd(bid, now));
     assert.equal(claim?.epoch, now.epoch + 1);
     await assert.rejects(put(owner, 78), (error) => isStoreError(error, 'fenced'));
-    assert.equal(await get(await openStore(source)), 77);
+    assert.equal(await get(await openStore(source, { alone: true })), 77);
   });
 
   test('a consistency point that is not indexed yet is the one that counts', async () => {
@@ -112,7 +113,7 @@ describe('take-over', () => {
     };
     const source = { kind: 'objects', objects, prefix: PREFIX } as const;
     await formatStore(source, { sizeBytes: 64 * MIB });
-    const owner = await openStore(source);
+    const owner = await openStore(source, { alone: true });
     await owner.createVdisk('d', MIB);
     await put(owner, 5);
     await owner.consistencyPoint();
@@ -132,7 +133,7 @@ describe('take-over', () => {
     objects.objects.create(index, text);
     assert.ok(freed.includes(recordKey(PREFIX, before.cpRecord)));
     for (const key of freed) objects.objects.delete(key);
-    assert.equal(await get(await openStore(source)), 6);
+    assert.equal(await get(await openStore(source, { alone: true })), 6);
   });
 
   test('of two claims with the same numbers one is lost', async () => {
@@ -144,6 +145,50 @@ describe('take-over', () => {
       bids.map((bid) => takeOver(bid, state, new ChainEnd(bid, state))),
     );
     assert.equal(claims.filter((claim) => claim !== undefined).length, 1);
+  });
+});
+
+describe('a program that uses the library', () => {
+  test('is refused while the store is open, unless it says takeOver', async () => {
+    const scene = new Scene();
+    await scene.run(async () => {
+      await scene.format();
+      const source = { kind: 'objects', objects: scene.objects, prefix: PREFIX } as const;
+      const options = { memoryBytes: MIB, clock: scene.world };
+      const first = await openStore(source, options);
+      await first.createVdisk('d', MIB);
+      await put(first, 4);
+      // This process lives, and has not closed it.
+      await assert.rejects(
+        openStore(source, options),
+        (error) => isStoreError(error, 'in-use') && error.message.includes(`${process.pid}`),
+      );
+      await put(first, 5);
+      const startMs = scene.world.nowMs();
+      const second = await openStore(source, { ...options, takeOver: true });
+      assert.ok(scene.world.nowMs() - startMs >= 2 * STALE_MS, 'its answers may still be due');
+      await assert.rejects(get(first), (error) => isStoreError(error, 'fenced'));
+      assert.equal(await get(second), 5);
+      await second.close();
+      // A store that was closed is nobody's.
+      const third = await openStore(source, options);
+      assert.equal(await get(third), 5);
+      await third.close();
+    });
+  });
+
+  test('whose open is refused gives its cache back', async () => {
+    const scene = new Scene();
+    await scene.run(async () => {
+      await scene.format();
+      await scene.open('a');
+      const source = { kind: 'objects', objects: scene.objects, prefix: PREFIX } as const;
+      const cache = new MemoryDevice({ sizeBytes: 4 * MIB });
+      await assert.rejects(openStore(source, { clock: scene.world, cache }), (error) =>
+        isStoreError(error, 'in-use'),
+      );
+      await assert.rejects(cache.read(0, [new Uint8Array(BLOCK_BYTES)]), /closed/);
+    });
   });
 });
 

@@ -21,7 +21,7 @@ export type MediumKind = 'in-place' | 'object-log';
 export const MEDIA: readonly MediumKind[] = ['in-place', 'object-log'];
 
 const PREFIX = 'store';
-const OPTIONS = { memoryBytes: 32 * MIB, cpIntervalMs: 3_600_000 };
+const OPTIONS = { memoryBytes: 32 * MIB, cpIntervalMs: 3_600_000, alone: true };
 
 /** A medium with a store that nobody has open. */
 export class Specimen {
@@ -131,7 +131,7 @@ export async function externalScene(kind: MediumKind): Promise<Specimen> {
   await formatStore(specimen.source, { sizeBytes: 64 * MIB, random });
   const externals = new SimulatedExternals();
   externals.add('/image', new Uint8Array(MIB).fill(7));
-  const store = await openStore(specimen.source, { externals, random });
+  const store = await openStore(specimen.source, { externals, random, alone: true });
   await store.createExternal('image', '/image');
   const clone = await store.clone('image', 'clone');
   await clone.write(0, new Uint8Array(BLOCK_BYTES).fill(9));

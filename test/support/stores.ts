@@ -38,6 +38,8 @@ function toOpenOptions(options: TestStoreOptions, clock: Clock): OpenOptions {
     memoryBytes: 8 * MIB,
     clock,
     random: seededRandom(7),
+    // A crash leaves an owner that never said that it has ended.
+    alone: true,
     ...options,
   };
 }
