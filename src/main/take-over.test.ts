@@ -299,6 +299,27 @@ describe('who may take a store over', () => {
     });
   });
 
+  test('a deposed server that meets a SEAL where a record was is fenced, not damaged', async () => {
+    const scene = new Scene();
+    await scene.run(async () => {
+      await scene.format();
+      const first = await scene.open('a');
+      await first.createVdisk('d', MIB);
+      await put(first, 1);
+      await first.close();
+      const second = await scene.open('b');
+      const { objects } = scene.objects;
+      await (await scene.open('c', { takeOver: true })).close();
+      // A new owner deletes what was there, and a candidate that came too late puts SEALs there.
+      for (const key of objects.list(`${PREFIX}/log/`)) {
+        objects.delete(key);
+        objects.create(key, new Uint8Array(BLOCK_BYTES).fill(3));
+      }
+      // Its last look was before all that: it would answer without another one.
+      await assert.rejects(get(second), (error) => isStoreError(error, 'fenced'));
+    });
+  });
+
   test('an idle store that is not read puts nothing', async () => {
     const scene = new Scene();
     await scene.run(async () => {

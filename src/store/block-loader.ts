@@ -7,6 +7,7 @@
  *    used again (a read of it would otherwise see another block's bytes and call it damage).
  * 2. A damaged metadata block is read from its second copy, and the damaged one is healed.
  * 3. Metadata that several wait for is read once.
+ * 4. What may have changed on its way from the medium is read again before it is called damaged.
  */
 import { crc32 } from '../base/checksum.js';
 import { StoreError } from '../base/store-error.js';
@@ -14,6 +15,9 @@ import { BLOCK_BYTES } from '../base/units.js';
 import type { LogSink } from '../env/log-sink.js';
 import type { BufferPool } from './buffer-pool.js';
 import type { Medium } from './medium.js';
+
+/** A block that is damaged in so many more readings is. */
+const READINGS_MORE = 2;
 
 export class BlockLoader {
   readonly #pool: BufferPool;
@@ -75,7 +79,17 @@ export class BlockLoader {
       throw error;
     }
     const found = crc32(bytes);
-    return found === crc ? undefined : `its checksum is ${hex(found)} instead of ${hex(crc)}`;
+    if (found === crc || (await this.#readAgain(vbn, bytes, crc))) return undefined;
+    return `its checksum is ${hex(found)} instead of ${hex(crc)}`;
+  }
+
+  /** True if one of a few more readings brings the right bytes. @throws {StoreError} device */
+  async #readAgain(vbn: number, bytes: Uint8Array, crc: number): Promise<boolean> {
+    for (let reading = 0; reading < READINGS_MORE; reading++) {
+      if (!(await this.#medium.readAgain(vbn, bytes))) return false;
+      if (crc32(bytes) === crc) return true;
+    }
+    return false;
   }
 
   async #healFirst(vbn: number, crc: number, bytes: Uint8Array, fault: string): Promise<void> {
@@ -110,13 +124,16 @@ export class BlockLoader {
     try {
       await this.#medium.readBlocks(vbn, into);
       this.blocksRead += into.length;
+      for (let index = 0; index < into.length; index++) {
+        const block = into[index] as Uint8Array;
+        const crc = crcs[index] as number;
+        if (crc32(block) === crc || (await this.#readAgain(vbn + index, block, crc))) continue;
+        return index;
+      }
+      return -1;
     } finally {
       end();
     }
-    for (let index = 0; index < into.length; index++) {
-      if (crc32(into[index] as Uint8Array) !== crcs[index]) return index;
-    }
-    return -1;
   }
 
   /**

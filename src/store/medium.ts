@@ -123,6 +123,11 @@ export interface Medium {
   /** Reads `into.length` blocks that begin at this VBN; checks nothing. */
   readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void>;
   /** Reads the second copy of a metadata block; false if the medium keeps none. */
+  /**
+   * Reads a block whose checksum is wrong once more, past all that is kept of it: its bytes may
+   * have changed on their way. False: another reading would not differ.
+   */
+  readAgain(vbn: number, into: Uint8Array): Promise<boolean>;
   readSecondCopy(vbn: number, into: Uint8Array): Promise<boolean>;
   /** Writes the good bytes over the damaged copy of a metadata block. */
   heal(vbn: number, bytes: Uint8Array, which: 'first' | 'second'): Promise<void>;

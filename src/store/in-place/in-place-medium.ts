@@ -143,6 +143,10 @@ export class InPlaceMedium implements Medium {
     return this.#device.read(vbn * BLOCK_BYTES, into);
   }
 
+  readAgain(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   async readSecondCopy(vbn: number, into: Uint8Array): Promise<boolean> {
     await this.#device.read((vbn + SEGMENT_BLOCKS) * BLOCK_BYTES, [into]);
     return true;

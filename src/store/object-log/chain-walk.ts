@@ -5,7 +5,7 @@
  * an epoch's part of the chain; the next epoch's begins 1,024 numbers on, so that a record of the
  * old one that lands late never has a number of the new one.
  */
-import { StoreError } from '../../base/store-error.js';
+import { isStoreError, StoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES } from '../../base/units.js';
 import { AmbiguousPutError, isPassingFailure, type ObjectStore } from '../../env/object-store.js';
 import { fromHex } from '../../layout/bytes.js';
@@ -15,6 +15,8 @@ import { type EpochBody, type OwnerToken, parseEpoch } from './epoch-object.js';
 import { PUT_TRIES_MAX, READ_TRIES_MAX, recordKey } from './record-chain.js';
 
 export const EPOCH_GAP_RECORDS = 1024;
+/** What is damaged in so many readings is. */
+const READINGS_MAX = 3;
 
 export function numberKey(prefix: string, ...parts: readonly (string | number)[]): string {
   const path = parts.map((part) =>
@@ -44,6 +46,20 @@ export async function getPatiently(
   }
 }
 
+/**
+ * What is damaged is read again before that is believed: it may have changed on its way, and the
+ * object have not.
+ */
+async function soundly<T>(read: () => Promise<T>): Promise<T> {
+  for (let reading = 1; ; reading++) {
+    try {
+      return await read();
+    } catch (error) {
+      if (reading >= READINGS_MAX || !isStoreError(error, 'corrupt')) throw error;
+    }
+  }
+}
+
 /** Creates a small object; settles an unknown outcome by reading it back. */
 export async function putText(
   objects: ObjectStore,
@@ -52,14 +68,32 @@ export async function putText(
 ): Promise<'created' | 'exists'> {
   const body = new TextEncoder().encode(text);
   for (let attempt = 1; ; attempt++) {
+    let outcome: 'created' | 'exists' | undefined;
     try {
-      const outcome = await objects.putNew(key, [body]);
-      if (outcome === 'created' || attempt === 1) return outcome;
+      outcome = await objects.putNew(key, [body]);
     } catch (error) {
       if (!(error instanceof AmbiguousPutError) || attempt >= PUT_TRIES_MAX) throw error;
     }
-    const there = await getPatiently(objects, key);
-    if (there !== undefined) return toText(there) === text ? 'created' : 'exists';
+    if (outcome === 'created') return outcome;
+    // 'exists' may be ours, too: somebody on the way has sent the request twice.
+    const there = await textThere(objects, key, text);
+    if (there !== undefined) return there === text ? 'created' : 'exists';
+    if (outcome === 'exists') return outcome;
+  }
+}
+
+/** What is there; if it is not what was expected, as two readings have it. */
+async function textThere(
+  objects: ObjectStore,
+  key: string,
+  expected: string,
+): Promise<string | undefined> {
+  for (let before: string | undefined; ; ) {
+    const bytes = await getPatiently(objects, key);
+    if (bytes === undefined) return undefined;
+    const text = toText(bytes);
+    if (text === expected || text === before) return text;
+    before = text;
   }
 }
 
@@ -120,12 +154,26 @@ async function readEpoch(
   return parseEpoch(toText(bytes), `${objects.name}: epoch object ${epoch}`);
 }
 
+export interface IndexedCp {
+  readonly cpNumber: number;
+  /** Nothing vouches for it but the CP record itself. */
+  readonly record: number;
+}
+
 /** The last consistency point that this epoch has indexed. */
-export async function newestIndexed(
+export function newestIndexed(
   objects: ObjectStore,
   prefix: string,
   epoch: number,
-): Promise<{ readonly cpNumber: number; readonly record: number } | undefined> {
+): Promise<IndexedCp | undefined> {
+  return soundly(() => readNewestIndexed(objects, prefix, epoch));
+}
+
+async function readNewestIndexed(
+  objects: ObjectStore,
+  prefix: string,
+  epoch: number,
+): Promise<IndexedCp | undefined> {
   for (;;) {
     const key = await lastKey(objects, `${numberKey(prefix, 'cp', epoch)}/`);
     if (key === undefined) return undefined;
@@ -150,7 +198,11 @@ export async function newestEpoch(
 }
 
 /** The store under this prefix. @throws {StoreError} invalid if there is none */
-export async function findChain(objects: ObjectStore, prefix: string): Promise<ChainState> {
+export function findChain(objects: ObjectStore, prefix: string): Promise<ChainState> {
+  return soundly(() => findChainNow(objects, prefix));
+}
+
+async function findChainNow(objects: ObjectStore, prefix: string): Promise<ChainState> {
   const id = await getPatiently(objects, numberKey(prefix, 'id'));
   const uuid = id === undefined ? undefined : fromHex(toText(id).trim());
   const epoch = await newestEpoch(objects, prefix);
@@ -167,7 +219,7 @@ export async function findChain(objects: ObjectStore, prefix: string): Promise<C
     );
   }
   const body = await readEpoch(objects, prefix, epoch);
-  const indexed = await newestIndexed(objects, prefix, epoch);
+  const indexed = await readNewestIndexed(objects, prefix, epoch);
   const cpRecord = indexed?.record ?? body?.base ?? 0;
   const fsinfo = await readCpRecord(objects, prefix, uuid, cpRecord);
   // The index has no checksum: a wrong digit must not lead to an older consistency point.
@@ -223,12 +275,9 @@ export async function* walkChain(
   let number = fsinfo.replayFrom;
   let { epoch } = fsinfo;
   for (;;) {
-    const object = await getPatiently(objects, recordKey(prefix, number));
-    if (object === undefined) return number;
-    const record = decodeRecord(object, fsinfo.uuid);
-    if (record === undefined || record.number !== number) {
-      throw new StoreError('corrupt', `${objects.name}: log record ${number} is damaged`);
-    }
+    const found = await soundly(() => readRecord(objects, prefix, fsinfo.uuid, number));
+    if (found === undefined) return number;
+    const { record } = found;
     // What an earlier owner had under way must never pass for a record of this epoch.
     if (record.kind !== 'seal' && record.epoch !== epoch) {
       throw new StoreError(
@@ -237,12 +286,30 @@ export async function* walkChain(
           `part of epoch ${epoch}`,
       );
     }
-    yield { record, object };
+    yield found;
     number++;
     if (record.kind !== 'seal') continue;
     epoch++;
-    const next = epoch > epochMax ? undefined : await readEpoch(objects, prefix, epoch);
+    const isKnown = epoch <= epochMax;
+    const next = isKnown ? await soundly(() => readEpoch(objects, prefix, epoch)) : undefined;
     if (next === undefined) return number;
     number = next.first;
   }
+}
+
+/** Undefined: there is none. @throws {StoreError} corrupt, unsupported */
+async function readRecord(
+  objects: ObjectStore,
+  prefix: string,
+  uuid: Uint8Array,
+  number: number,
+): Promise<FoundRecord | undefined> {
+  const object = await getPatiently(objects, recordKey(prefix, number));
+  if (object === undefined) return undefined;
+  const record = decodeRecord(object, uuid);
+  if (record === undefined || record.number !== number) {
+    throw new StoreError('corrupt', `${objects.name}: log record ${number} is damaged`);
+  }
+  if (record.kind === 'cp') fsinfoOf(object, `${objects.name}: CP record ${number}`);
+  return { record, object };
 }

@@ -209,8 +209,18 @@ export class ObjectLogMedium implements Medium {
       }
       let end = start + 1;
       while (end < into.length && this.#sameObject(vbn, start, end)) end++;
-      await this.#cache.read(vbn + start, into.slice(start, end));
+      await this.#readRecords(vbn + start, into.slice(start, end));
       start = end;
+    }
+  }
+
+  /** What is missing may have been deleted by whoever owns the store now: then that is told. */
+  async #readRecords(vbn: number, into: readonly Uint8Array[]): Promise<void> {
+    try {
+      await this.#cache.read(vbn, into);
+    } catch (error) {
+      await this.#ownership?.lookAfresh();
+      throw error;
     }
   }
 
@@ -229,8 +239,6 @@ export class ObjectLogMedium implements Medium {
     const key = recordKey(this.#prefix, record);
     const bytes = await getPatiently(this.#objects, key, offset, count * BLOCK_BYTES);
     if (bytes !== undefined) return bytes;
-    // It may have been deleted by whoever owns the store now.
-    await this.#ownership?.look();
     throw new StoreError('device', `${this.name}: record ${record} is missing`);
   }
 
@@ -245,6 +253,14 @@ export class ObjectLogMedium implements Medium {
   /** Keeps blocks that were read in this file, too, from now on. */
   useCacheFile(file: CacheFile): void {
     this.#cache = new BlockCache((vbn, count) => this.#fetch(vbn, count), AHEAD_BYTES, file);
+  }
+
+  async readAgain(vbn: number, into: Uint8Array): Promise<boolean> {
+    if (this.#chain.blockInMemory(vbn) !== undefined) return false;
+    // A SEAL that came too late may stand where a new owner has deleted a record.
+    await this.#ownership?.lookAfresh();
+    await this.#cache.readAgain(vbn, into);
+    return true;
   }
 
   readSecondCopy(): Promise<boolean> {
@@ -533,7 +549,8 @@ export class ObjectLogMedium implements Medium {
     this.#generations.delete(generation);
     this.#ledger.forgetBelow(replayFrom, (record) => this.#isHeld(record));
     this.#freedBlocks += freed.size;
-    this.#dead.push(...dead);
+    // One by one: a call has not room for the records of a large vdisk as its arguments.
+    for (const record of dead) this.#dead.push(record);
     this.#ledger.known.add(cp.record);
   }
 

@@ -72,6 +72,12 @@ export class Ownership {
     return this.#probe;
   }
 
+  /** Looks at a moment after the call. */
+  async lookAfresh(): Promise<void> {
+    await this.#probe?.catch(ignore);
+    await this.look();
+  }
+
   async #lookOnce(): Promise<void> {
     const { objects, prefix, chain, epoch } = this.#owned;
     const startMs = this.#options.clock.nowMs();

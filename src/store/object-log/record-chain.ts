@@ -59,6 +59,7 @@ const WINDOW_RECORDS = 512;
 export const READ_TRIES_MAX = 10;
 /** An outcome is unknown until the store's patience is over, with a pause each time. */
 export const PUT_TRIES_MAX = 10_000;
+const READINGS_MAX = 3;
 
 export function recordKey(prefix: string, number: number): string {
   return `${prefix}/log/${number.toString(16).padStart(16, '0')}`;
@@ -165,13 +166,14 @@ export class RecordChain {
     for (let attempt = 1; ; attempt++) {
       try {
         if ((await this.#objects.putNew(key, chunks)) === 'created') return;
-        if (attempt > 1 && (await this.#isOurs(key, head))) return;
+        // Somebody on the way may have sent the request twice.
+        if ((await this.#whoseIs(key, head)) === 'ours') return;
         throw fencedAt(this.#objects.name, key, head.epoch);
       } catch (error) {
         if (!(error instanceof AmbiguousPutError)) throw error;
-        const there = await this.#read(key);
-        if (there !== undefined && hasNonce(there, head)) return;
-        if (there !== undefined) throw fencedAt(this.#objects.name, key, head.epoch);
+        const whose = await this.#whoseIs(key, head);
+        if (whose === 'ours') return;
+        if (whose === 'theirs') throw fencedAt(this.#objects.name, key, head.epoch);
         if (attempt >= PUT_TRIES_MAX) {
           throw new StoreError(
             'device',
@@ -182,9 +184,16 @@ export class RecordChain {
     }
   }
 
-  async #isOurs(key: string, head: RecordHead): Promise<boolean> {
-    const there = await this.#read(key);
-    return there !== undefined && hasNonce(there, head);
+  /** By the nonce. A record that is damaged is read again: it may have been so on its way only. */
+  async #whoseIs(key: string, head: RecordHead): Promise<'ours' | 'theirs' | 'nobodys'> {
+    for (let reading = 1; ; reading++) {
+      const there = await this.#read(key);
+      if (there === undefined) return 'nobodys';
+      const record = decodeRecord(there, head.uuid);
+      if (record === undefined && reading < READINGS_MAX) continue;
+      const isOurs = record?.nonce.every((byte, index) => byte === head.nonce[index]) === true;
+      return isOurs ? 'ours' : 'theirs';
+    }
   }
 
   async #read(key: string): Promise<Uint8Array | undefined> {
@@ -268,11 +277,6 @@ export class RecordChain {
     record.tags.push(tag);
     return record.number * SEGMENT_BLOCKS + record.blocks.length - 1;
   }
-}
-
-function hasNonce(object: Uint8Array, head: RecordHead): boolean {
-  const record = decodeRecord(object, head.uuid);
-  return record?.nonce.every((byte, index) => byte === head.nonce[index]) === true;
 }
 
 /** What the owner of this epoch is told when somebody else has put this key of its chain. */

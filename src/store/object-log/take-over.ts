@@ -107,7 +107,8 @@ export async function takeOver(
   const { objects, prefix, owner, nonce } = bid;
   const sealed = await sealChain(bid, state, end);
   const indexed = await newestIndexed(objects, prefix, state.epoch);
-  const isVoid = indexed !== undefined && indexed.record > end.cp.record;
+  // By the number in its key: nothing vouches for the one that the object holds.
+  const isVoid = indexed !== undefined && indexed.cpNumber > end.cp.fsinfo.cpNumber;
   if (isVoid) return undefined;
   // The owner may have put another one before it was fenced. Refused, it goes on where it was.
   bid.admit(end.cp.fsinfo);

@@ -8,6 +8,8 @@
  *    one GET a record.
  * 4. What was read ahead is kept in memory until it is read, or pushed out by what was read ahead
  *    later. The blocks that are used again are in the engine's buffers, before they get here.
+ * 5. Nothing is verified here: whoever has the checksum calls readAgain for what was wrong, and
+ *    what was kept of it is gone.
  */
 import { StoreError } from '../../../base/store-error.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../../base/units.js';
@@ -79,6 +81,16 @@ export class BlockCache {
     // All must have ended before the caller may use its buffers again, even if one failed.
     const outcomes = await Promise.allSettled(waits);
     for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  }
+
+  /** Fetches a block that was not what its pointer says, and keeps nothing of it. */
+  async readAgain(vbn: number, into: Uint8Array): Promise<void> {
+    this.#ahead.delete(vbn);
+    this.#file?.forget(vbn);
+    this.#counts.fetches++;
+    const bytes = await this.#fetchBlocks(vbn, 1);
+    if (bytes.length < BLOCK_BYTES) throw tooShort(vbn);
+    into.set(bytes.subarray(0, BLOCK_BYTES));
   }
 
   #takeAhead(vbn: number, into: Uint8Array): boolean {

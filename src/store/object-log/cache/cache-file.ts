@@ -37,6 +37,8 @@ interface FreshGroup {
   readonly slots: GroupSlot[];
 }
 
+const EMPTY_SLOT: GroupSlot = { vbn: 0, crc: 0 };
+
 /** Groups that wait to be written, 4 MiB: with more, what is read is not kept. */
 const FULL_MAX = 8;
 
@@ -152,6 +154,18 @@ export class CacheFile {
     });
   }
 
+  /** It is not what its pointer says, whatever the checksum of the slot is. */
+  forget(vbn: number): void {
+    if (!this.has(vbn)) return;
+    this.damaged++;
+    this.#index.delete(vbn);
+    if (!this.#fresh.delete(vbn)) return;
+    for (const { slots } of [this.#filling, ...this.#full]) {
+      const at = slots.findIndex((slot) => slot.vbn === vbn);
+      if (at >= 0) slots[at] = EMPTY_SLOT;
+    }
+  }
+
   #put(vbn: number, bytes: Uint8Array): void {
     const { slots, bytes: all } = this.#filling;
     const start = (slots.length + 1) * BLOCK_BYTES;
@@ -179,6 +193,7 @@ export class CacheFile {
       encodeGroupHead({ sequence: this.#sequence, slots }, this.#uuid, bytes);
       await this.#device.write(group * GROUP_BYTES, [bytes]);
       slots.forEach(({ vbn, crc }, index) => {
+        if (vbn === EMPTY_SLOT.vbn) return;
         this.#index.set(group * GROUP_SLOTS + index, vbn);
         this.#crcs[group * GROUP_SLOTS + index] = crc;
       });
