@@ -27,6 +27,7 @@ import {
   startClients,
   type Tastes,
 } from './workload.js';
+import type { ObjectFaultRates } from './world/simulated-object-store.js';
 import { DeadlockError, VirtualClock } from './world/virtual-clock.js';
 
 export interface SimulationOptions {
@@ -57,6 +58,21 @@ const END_MS_MAX = 1500;
 const BALLAST_SEEDS = 12;
 /** Every so many seeds have images outside of the store. */
 const EXTERNAL_SEEDS = 7;
+/** Of an object store, in every fourth seed. */
+const FAULTS: ObjectFaultRates = {
+  lostRequest: 0.004,
+  lostResponse: 0.004,
+  latePut: 0.002,
+  lateCopy: 0.002,
+  repeatedPut: 0.002,
+  failedGet: 0.005,
+  corruptedGet: 0.001,
+  failedList: 0.01,
+  failedDelete: 0.02,
+  delayed: 0.001,
+};
+/** The machine stands still so long at most: longer than anything that it waits for. */
+const FREEZE_MS_MAX = 4000;
 /** Mean of what a FLUSH takes. */
 const PACE_MS: Record<MediumKind, number> = { 'in-place': 0.5, 'object-log': 12 };
 
@@ -102,14 +118,13 @@ class Simulation {
     this.#options = options;
     this.#world = world;
     const isFaulty = seed % 4 === 0;
-    const faultRates = { lostRequest: 0.004, lostResponse: 0.004, latePut: 0.002 };
     this.#harness = new Harness({
       world,
       seed,
       medium,
       trace,
       disguise,
-      ...(isFaulty ? { faultRates } : {}),
+      ...(isFaulty ? { faultRates: FAULTS } : {}),
       localLagMs: options.isLocal === true ? LAGS_MS[seed % LAGS_MS.length] : undefined,
     });
     const { random } = this.#harness;
@@ -189,6 +204,8 @@ class Simulation {
       const mode = disk.split?.mode;
       if (mode !== undefined) void life.go(async () => void (await splitDisk(life, disk, mode)));
     }
+    if (this.#options.medium === 'object-log' && this.#options.seed % 4 === 0)
+      this.#freezeSometime();
     const acts = Math.max(5, Math.floor(actsWanted * ACTS_SPREAD * random.nextFraction()));
     const end = await Promise.race([failure, this.#endOf(life, this.#drawEnd(), fibers, acts)]);
     this.#harness.noteStats(store);
@@ -203,6 +220,15 @@ class Simulation {
     if (end === 'close') this.#harness.reopen();
     else this.#harness.cutPower();
     return end;
+  }
+
+  /** In one life of four the machine stands still for a while, whatever is under way. */
+  #freezeSometime(): void {
+    const random = this.#random;
+    if (!random.chance(0.25)) return;
+    const { machine } = this.#harness;
+    const durationMs = random.nextFraction() * FREEZE_MS_MAX;
+    this.#world.setTimer(random.nextFraction() * 300, () => machine.freeze(durationMs));
   }
 
   #drawEnd(): EndPlan {

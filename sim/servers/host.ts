@@ -1,132 +1,78 @@
-/**
- * Owns one machine of several that share an object store: it can stand still for a while, as one
- * that is paused does, and nothing it waits for reaches it meanwhile. Or it is killed.
- */
-import type { Clock, Timer } from '../../src/env/clock.js';
+/** Hosts that share an object store, and how they see it. */
+import { MIB } from '../../src/base/units.js';
+import { MemoryDevice } from '../../src/env/memory-device.js';
 import type { ObjectStore } from '../../src/env/object-store.js';
-import type { Random } from '../../src/env/random.js';
+import { SparseBytes } from '../../src/env/sparse-bytes.js';
 import type { SimulatedObjectStore } from '../world/simulated-object-store.js';
-import type { VirtualClock } from '../world/virtual-clock.js';
+import type { MachineClock, VirtualClock } from '../world/virtual-clock.js';
+import type { Server } from './server.js';
 
-/** One request in so many is stuck on its way for a while. */
-const STUCK_ONE_IN = 400;
-export const STUCK_MS_MAX = 3000;
+/** Two groups: the ring comes round. */
+const CACHE_BYTES = MIB;
 
-/** The clock of one life of a host. */
-export class HostClock implements Clock {
-  readonly #world: VirtualClock;
-  #isOn = true;
-  #frozenUntilMs = 0;
-
-  constructor(world: VirtualClock) {
-    this.#world = world;
-  }
-
-  nowMs(): number {
-    return this.#world.nowMs();
-  }
-
-  wallMs(): number {
-    return this.#world.wallMs();
-  }
-
-  setTimer(delayMs: number, callback: () => void): Timer {
-    let isCancelled = false;
-    this.#world.setTimer(delayMs, () =>
-      this.deliver(() => {
-        if (!isCancelled) callback();
-      }),
-    );
-    return {
-      cancel: () => {
-        isCancelled = true;
-      },
-    };
-  }
-
-  yield(): Promise<void> {
-    return new Promise((resolve) => {
-      this.setTimer(0, resolve);
-    });
-  }
-
-  get isOn(): boolean {
-    return this.#isOn;
-  }
-
-  get isFrozen(): boolean {
-    return this.#frozenUntilMs > this.#world.nowMs();
-  }
-
-  /** The world goes on without it. */
-  freeze(durationMs: number): void {
-    this.#frozenUntilMs = this.#world.nowMs() + durationMs;
-  }
-
-  powerOff(): void {
-    this.#isOn = false;
-  }
-
-  /** Something reaches the host, as soon as it runs. */
-  deliver(callback: () => void): void {
-    if (!this.#isOn) return;
-    const restMs = this.#frozenUntilMs - this.#world.nowMs();
-    if (restMs <= 0) callback();
-    else this.#world.setTimer(restMs, () => this.deliver(callback));
-  }
-}
-
-/** The object store as the host sees it. */
+/** Remembers which epochs the host claims. */
 export class HostObjects implements ObjectStore {
   readonly name: string;
   readonly client: SimulatedObjectStore;
-  readonly #world: VirtualClock;
-  readonly #clock: HostClock;
-  readonly #random: Random;
   /** The epoch that this host claimed last. */
   claimed = 0;
 
-  constructor(client: SimulatedObjectStore, world: VirtualClock, clock: HostClock, random: Random) {
+  constructor(client: SimulatedObjectStore) {
     this.name = client.name;
     this.client = client;
-    this.#world = world;
-    this.#clock = clock;
-    this.#random = random;
   }
 
   putNew(key: string, chunks: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     const epoch = /\/epoch\/([0-9a-f]+)$/.exec(key)?.[1];
     if (epoch !== undefined) this.claimed = Number.parseInt(epoch, 16);
-    // As it is now: the caller may use the memory again while the request is stuck.
-    const bytes = chunks.map((chunk) => chunk.slice());
-    return this.#travel(() => this.client.putNew(key, bytes));
+    return this.client.putNew(key, chunks);
   }
 
   get(key: string, offset?: number, length?: number): Promise<Uint8Array | undefined> {
-    return this.#travel(() => this.client.get(key, offset, length));
+    return this.client.get(key, offset, length);
   }
 
   delete(keys: readonly string[]): Promise<void> {
-    return this.#travel(() => this.client.delete(keys));
+    return this.client.delete(keys);
   }
 
   list(prefix: string, after?: string): Promise<string[]> {
-    return this.#travel(() => this.client.list(prefix, after));
+    return this.client.list(prefix, after);
+  }
+}
+
+/** One machine of several that share an object store. Its local disk outlives what runs on it. */
+export class Host {
+  readonly name: string;
+  readonly #world: VirtualClock;
+  readonly #cacheBytes = new SparseBytes(MIB);
+  /** Each process on it has a life of its own. */
+  life = 0;
+  clock: MachineClock;
+  client: SimulatedObjectStore;
+  server: Server | undefined;
+  isOpening = false;
+
+  constructor(name: string, world: VirtualClock, objects: SimulatedObjectStore) {
+    this.name = name;
+    this.#world = world;
+    this.clock = world.machine();
+    this.client = objects.anotherClient(this.clock);
   }
 
-  #travel<T>(call: () => Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const send = (): void => {
-        call().then(
-          (value) => this.#clock.deliver(() => resolve(value)),
-          (error: unknown) => {
-            const failure = error instanceof Error ? error : new Error(String(error));
-            this.#clock.deliver(() => reject(failure));
-          },
-        );
-      };
-      if (this.#random.below(STUCK_ONE_IN) > 0) send();
-      else this.#world.setTimer(this.#random.nextFraction() * STUCK_MS_MAX, send);
-    });
+  /** Kills what runs on it; a new process may begin. */
+  restart(): void {
+    this.clock.powerOff();
+    this.clock = this.#world.machine();
+    this.client = this.client.cutClient(this.clock);
+    this.life++;
+    this.server = undefined;
+    this.isOpening = false;
+  }
+
+  /** What the process before has kept of the store, perhaps of another epoch. */
+  cacheDisk(): MemoryDevice {
+    const options = { sizeBytes: CACHE_BYTES, name: `cache of ${this.name}` };
+    return new MemoryDevice({ ...options, bytes: this.#cacheBytes });
   }
 }

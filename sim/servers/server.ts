@@ -5,7 +5,7 @@ import type { Random } from '../../src/env/random.js';
 import type { Store } from '../../src/main/store.js';
 import type { Vdisk } from '../../src/vdisk/vdisk.js';
 import { Violation } from '../model/violation.js';
-import type { HostClock } from './host.js';
+import type { MachineClock } from '../world/virtual-clock.js';
 import type { ServerView, SharedDisk } from './shared-disk.js';
 
 export const DISK = 'disk';
@@ -18,7 +18,7 @@ const ENDINGS = ['fenced', 'closed', 'device'] as const;
 export class Server {
   readonly view: ServerView;
   readonly store: Store;
-  readonly clock: HostClock;
+  readonly clock: MachineClock;
   readonly #disk: SharedDisk;
   readonly #vdisk: Vdisk;
   readonly #random: Random;
@@ -28,7 +28,7 @@ export class Server {
   stoppedBy: string | undefined;
 
   constructor(
-    parts: { readonly store: Store; readonly clock: HostClock; readonly view: ServerView },
+    parts: { readonly store: Store; readonly clock: MachineClock; readonly view: ServerView },
     disk: SharedDisk,
     random: Random,
     fail: (error: unknown) => void,

@@ -16,9 +16,9 @@ import { checkStore } from '../../src/main/check.js';
 import { formatStore, type OpenOptions, openStore } from '../../src/main/open-store.js';
 import { Digest } from '../digest.js';
 import { Violation } from '../model/violation.js';
-import { SimulatedObjectStore } from '../world/simulated-object-store.js';
+import { type ObjectFaultRates, SimulatedObjectStore } from '../world/simulated-object-store.js';
 import { VirtualClock } from '../world/virtual-clock.js';
-import { HostClock, HostObjects, STUCK_MS_MAX } from './host.js';
+import { Host, HostObjects } from './host.js';
 import { DISK, Server } from './server.js';
 import { SharedDisk } from './shared-disk.js';
 
@@ -41,13 +41,19 @@ const RUN_MS = 15_000;
 /** In which a deposed server that runs must have found out. */
 const SETTLE_MS = 10 * STALE_READS_MS;
 const FREEZE_MS_MAX = 3000;
+const DELAY_MS_MAX = 3000;
 const EVENT_MS_MAX = 500;
-const FAULTS = {
+const FAULTS: ObjectFaultRates = {
   lostRequest: 0.01,
   lostResponse: 0.015,
   latePut: 0.01,
+  lateCopy: 0.01,
+  repeatedPut: 0.005,
   failedGet: 0.01,
+  corruptedGet: 0.002,
+  failedList: 0.02,
   failedDelete: 0.05,
+  delayed: 0.0025,
 };
 
 /** @throws {Violation} the store did what it must never do */
@@ -55,21 +61,6 @@ export async function simulateServers(options: ServersOptions): Promise<ServersR
   const world = new VirtualClock();
   const servers = new Servers(world, options);
   return world.run(servers.run());
-}
-
-class Host {
-  readonly name: string;
-  life = 0;
-  clock: HostClock;
-  client: SimulatedObjectStore;
-  server: Server | undefined;
-  isOpening = false;
-
-  constructor(name: string, clock: HostClock, client: SimulatedObjectStore) {
-    this.name = name;
-    this.clock = clock;
-    this.client = client;
-  }
 }
 
 class Servers {
@@ -105,10 +96,11 @@ class Servers {
       random: seededRandom(seed + 2 ** 44),
       name: 'sim-bucket',
       lateMsMax: 5000,
+      delayMsMax: DELAY_MS_MAX,
     });
     for (let index = 0; index < servers; index++) {
       const name = String.fromCharCode(65 + index);
-      this.#hosts.push(new Host(name, new HostClock(world), this.#objects.anotherClient()));
+      this.#hosts.push(new Host(name, world, this.#objects));
     }
     this.#failure = new Promise((_, reject) => {
       this.#fail = reject;
@@ -128,12 +120,12 @@ class Servers {
     while (this.#hosts.some(({ isOpening }) => isOpening)) {
       await Promise.race([this.#failure, this.#world.sleep(STALE_READS_MS)]);
     }
-    const settled = this.#world.sleep(FREEZE_MS_MAX + STUCK_MS_MAX + SETTLE_MS);
+    const settled = this.#world.sleep(FREEZE_MS_MAX + DELAY_MS_MAX + SETTLE_MS);
     await Promise.race([this.#failure, settled]);
     this.#checkDeposed();
     await Promise.race([this.#failure, this.#finish()]);
     const digest = new Digest();
-    const counts = { ...this.#counts, ...this.#disk.counts };
+    const counts = { ...this.#counts, ...this.#disk.counts, ...this.#objects.counts };
     for (const [name, count] of Object.entries(counts)) digest.add(name, count);
     digest.add('end', Math.round(this.#world.nowMs() * 1000));
     return { digest: digest.toString(), counts };
@@ -143,7 +135,7 @@ class Servers {
     const source = { kind: 'objects', objects: this.#objects, prefix: PREFIX } as const;
     const shared = { random: this.#storeRandom, clock: this.#world };
     await formatStore(source, { sizeBytes: 64 * MIB, ...shared });
-    const store = await openStore(source, { memoryBytes: MIB, ...shared });
+    const store = await openStore(source, { memoryBytes: MIB, alone: true, ...shared });
     await store.createVdisk(DISK, BLOCKS * BLOCK_BYTES);
     await store.close();
   }
@@ -157,7 +149,7 @@ class Servers {
     else if (drawn < 8) this.#freeze(host);
     else if (drawn < 11) this.#kill(host);
     else if (drawn < 13 && server !== undefined) this.#close(host, server);
-    else if (server?.stoppedBy !== undefined) this.#restart(host);
+    else if (server?.stoppedBy !== undefined) host.restart();
   }
 
   #freeze(host: Host): void {
@@ -171,17 +163,7 @@ class Servers {
     this.#trace(`${host.name} is killed`);
     this.#counts.kills++;
     if (host.server !== undefined) this.#alive.delete(host.server);
-    this.#restart(host);
-  }
-
-  /** A new process on the host. */
-  #restart(host: Host): void {
-    host.clock.powerOff();
-    host.client = host.client.cutClient();
-    host.clock = new HostClock(this.#world);
-    host.life++;
-    host.server = undefined;
-    host.isOpening = false;
+    host.restart();
   }
 
   #close(host: Host, server: Server): void {
@@ -190,7 +172,7 @@ class Servers {
     void server.close().then((isClean) => {
       this.#trace(`${host.name} closed, ${isClean ? 'clean' : 'deposed'}`);
       this.#alive.delete(server);
-      if (host.server === server) this.#restart(host);
+      if (host.server === server) host.restart();
     }, this.#fail);
   }
 
@@ -209,12 +191,14 @@ class Servers {
     // Another one begins at the same time.
     const rival = this.#hosts.find(({ server, isOpening }) => server === undefined && !isOpening);
     if (rival !== undefined && random.chance(0.3)) this.#open(rival);
-    const objects = new HostObjects(host.client, this.#world, clock, random);
+    const objects = new HostObjects(host.client);
     let server: Server | undefined;
     let stoppedBy: string | undefined;
     const options: OpenOptions = {
       memoryBytes: MIB,
       cpIntervalMs: [10, 25, 60][random.below(3)] ?? 10,
+      cleaner: { liveRatioMin: 0.95, blocksPerCp: 64, deadBlocksMin: 8 },
+      ...(random.chance(0.5) ? { cache: host.cacheDisk() } : {}),
       clock,
       random: this.#storeRandom,
       ownership: {
@@ -258,7 +242,7 @@ class Servers {
       this.#fail(error);
       return;
     }
-    if (host.life === life) this.#restart(host);
+    if (host.life === life) host.restart();
   }
 
   /** @throws {Violation} somebody was deposed and does not know it */
@@ -278,11 +262,12 @@ class Servers {
   async #finish(): Promise<void> {
     for (const host of this.#hosts) this.#kill(host);
     await this.#world.sleep(SETTLE_MS + 5000);
-    const clock = new HostClock(this.#world);
+    const clock = this.#world.machine();
     const random = this.#random;
-    const objects = new HostObjects(this.#objects.anotherClient(), this.#world, clock, random);
+    const objects = new HostObjects(this.#objects.anotherClient(clock));
     const source = { kind: 'objects', objects, prefix: PREFIX } as const;
-    const store = await openStore(source, { memoryBytes: MIB, random: this.#storeRandom, clock });
+    const options = { memoryBytes: MIB, alone: true, random: this.#storeRandom, clock };
+    const store = await openStore(source, options);
     const view = this.#disk.open('the last', objects.claimed, this.#world.nowMs());
     const server = new Server({ store, clock, view }, this.#disk, random, this.#fail);
     await server.readAll();

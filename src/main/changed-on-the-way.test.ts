@@ -132,7 +132,7 @@ test('the void check does not believe a number that an index object holds', asyn
   const objects = await newObjects();
   const owner = await open(objects);
   const nonce = (): Uint8Array => new Uint8Array(16).fill(7);
-  const bid = { objects, prefix: PREFIX, nonce, owner: undefined };
+  const bid = { objects, prefix: PREFIX, nonce, owner: undefined, admit: () => undefined };
   const state = await findChain(objects, PREFIX);
   const end = new ChainEnd(bid, state);
   await end.advance();
