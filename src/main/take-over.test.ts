@@ -5,6 +5,7 @@ import { SimulatedObjectStore } from '../../sim/world/simulated-object-store.js'
 import { VirtualClock } from '../../sim/world/virtual-clock.js';
 import { isStoreError } from '../base/store-error.js';
 import { BLOCK_BYTES, MIB } from '../base/units.js';
+import type { Clock } from '../env/clock.js';
 import { MemoryDevice } from '../env/memory-device.js';
 import { MemoryObjectStore } from '../env/memory-object-store.js';
 import type { ObjectStore } from '../env/object-store.js';
@@ -38,13 +39,17 @@ class Scene {
     await formatStore(source, { sizeBytes: 64 * MIB, random: seededRandom(2) });
   }
 
-  open(name: string, more: Partial<Ownership> & { machine?: string } = {}): Promise<Store> {
+  open(
+    name: string,
+    more: Partial<Ownership> & { machine?: string } = {},
+    clock: Clock = this.world,
+  ): Promise<Store> {
     const { machine = name, ...rest } = more;
     return openStore(
       { kind: 'objects', objects: this.objects, prefix: PREFIX },
       {
         memoryBytes: MIB,
-        clock: this.world,
+        clock,
         random: seededRandom(this.#seed++),
         log: ({ event, message }) => this.events.push(`${name} ${event} ${message}`),
         ownership: {
@@ -299,26 +304,31 @@ describe('who may take a store over', () => {
     });
   });
 
-  test('a deposed server that meets a SEAL where a record was is fenced, not damaged', async () => {
-    const scene = new Scene();
-    await scene.run(async () => {
-      await scene.format();
-      const first = await scene.open('a');
-      await first.createVdisk('d', MIB);
-      await put(first, 1);
-      await first.close();
-      const second = await scene.open('b');
-      const { objects } = scene.objects;
-      await (await scene.open('c', { takeOver: true })).close();
-      // A new owner deletes what was there, and a candidate that came too late puts SEALs there.
-      for (const key of objects.list(`${PREFIX}/log/`)) {
-        objects.delete(key);
-        objects.create(key, new Uint8Array(BLOCK_BYTES).fill(3));
-      }
-      // Its last look was before all that: it would answer without another one.
-      await assert.rejects(get(second), (error) => isStoreError(error, 'fenced'));
+  for (const blocks of [1, 64]) {
+    const what = blocks === 1 ? 'shorter' : 'other';
+    test(`a deposed server that meets ${what} bytes where a record was is fenced`, async () => {
+      const scene = new Scene();
+      await scene.run(async () => {
+        await scene.format();
+        const first = await scene.open('a');
+        await first.createVdisk('d', MIB);
+        await put(first, 1);
+        await first.close();
+        const life = scene.world.machine();
+        const second = await scene.open('b', {}, life);
+        // It stands still: nothing tells it that it is deposed.
+        life.freeze(10 * STALE_MS);
+        const { objects } = scene.objects;
+        await (await scene.open('c', { takeOver: true })).close();
+        // A new owner deletes what was there; who came too late puts a SEAL there, of no effect.
+        for (const key of objects.list(`${PREFIX}/log/`)) {
+          objects.delete(key);
+          objects.create(key, new Uint8Array(blocks * BLOCK_BYTES).fill(3));
+        }
+        await assert.rejects(get(second), (error) => isStoreError(error, 'fenced'));
+      });
     });
-  });
+  }
 
   test('an idle store that is not read puts nothing', async () => {
     const scene = new Scene();
