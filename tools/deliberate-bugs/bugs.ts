@@ -583,9 +583,8 @@ export const BUGS: readonly DeliberateBug[] = [
     patches: [
       {
         file: OBJECT_LOG,
-        find: `where a new owner has deleted a record.
-    await this.#ownership?.lookAfresh();`,
-        replace: 'where a new owner has deleted a record.',
+        find: '.finally(() => this.#ownership?.lookAfresh());',
+        replace: ';',
       },
     ],
     caughtBy: [

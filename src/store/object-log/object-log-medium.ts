@@ -257,9 +257,8 @@ export class ObjectLogMedium implements Medium {
 
   async readAgain(vbn: number, into: Uint8Array): Promise<boolean> {
     if (this.#chain.blockInMemory(vbn) !== undefined) return false;
-    // A SEAL that came too late may stand where a new owner has deleted a record.
-    await this.#ownership?.lookAfresh();
-    await this.#cache.readAgain(vbn, into);
+    // A new owner may have deleted the record, before or now; a late SEAL may stand in its place.
+    await this.#cache.readAgain(vbn, into).finally(() => this.#ownership?.lookAfresh());
     return true;
   }
 
