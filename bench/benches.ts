@@ -5,6 +5,7 @@ import { depth } from './benches/depth.js';
 import { flush } from './benches/flush.js';
 import { nbdConnections } from './benches/nbd-connections.js';
 import { nbdSpeed } from './benches/nbd-speed.js';
+import { objectStore } from './benches/object-store.js';
 import { randomRead, randomWrite } from './benches/random.js';
 import { recovery, recoverySingle } from './benches/recovery.js';
 import { sequential } from './benches/sequential.js';
@@ -30,4 +31,5 @@ export const BENCHES: readonly Bench[] = [
   recoverySingle,
   nbdSpeed,
   nbdConnections,
+  objectStore,
 ];

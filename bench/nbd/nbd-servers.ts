@@ -24,8 +24,9 @@ export class ServerProcess {
     program: string,
     words: readonly string[],
     socketPath: string,
+    environment: Readonly<Record<string, string>> = {},
   ): Promise<ServerProcess> {
-    const server = new ServerProcess(program, words);
+    const server = new ServerProcess(program, words, environment);
     const attempts = START_MS / POLL_MS;
     for (let attempt = 0; !existsSync(socketPath); attempt++) {
       if (attempt === attempts || !server.isRunning) {
@@ -36,8 +37,12 @@ export class ServerProcess {
     return server;
   }
 
-  private constructor(program: string, words: readonly string[]) {
-    const env = { ...process.env, PATH };
+  private constructor(
+    program: string,
+    words: readonly string[],
+    environment: Readonly<Record<string, string>>,
+  ) {
+    const env = { ...process.env, PATH, ...environment };
     this.#process = spawn(program, words, { env, stdio: ['ignore', 'ignore', 'pipe'] });
     this.#process.stderr?.on('data', (chunk: Buffer) => {
       this.#log += chunk.toString();
@@ -97,27 +102,35 @@ export function buildServer(): ServerBuild {
   return { folder, remove: () => rmSync(folder, { recursive: true, force: true }) };
 }
 
-/** `keiki serve` on a store file of its own, and its command line. */
+/** Where a server's store is, if it is not a file in its folder. */
+export interface StorePlace {
+  readonly store: string;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** `keiki serve` on a store file of its own, or at another place, and its command line. */
 export class KeikiServer {
   readonly socketPath: string;
   readonly #folder: string;
   readonly #program: string;
+  readonly #place: StorePlace;
 
   /** @param build  what `buildServer` made */
-  constructor(folder: string, build: ServerBuild) {
+  constructor(folder: string, build: ServerBuild, place?: StorePlace) {
     this.#folder = folder;
     this.#program = `${build.folder}/dist/cli/main.js`;
+    this.#place = place ?? { store: `${folder}/store`, environment: {} };
     this.socketPath = `${folder}/keiki.sock`;
   }
 
   async start(storeBytes: number, words: readonly string[] = []): Promise<ServerProcess> {
-    const store = ['--store', `${this.#folder}/store`, '--size', String(storeBytes)];
+    const store = ['--store', this.#place.store, '--size', String(storeBytes)];
     const sockets = ['--nbd-socket', this.socketPath, '--api', this.apiPath];
     const args = ['serve', ...store, ...sockets, ...words];
     // A profile of the server: KEIKI_BENCH_SERVER_NODE='--cpu-prof --cpu-prof-dir=FOLDER'.
     const nodeWords = (process.env.KEIKI_BENCH_SERVER_NODE ?? '').split(' ').filter(Boolean);
     const all = [...nodeWords, this.#program, ...args];
-    return ServerProcess.start(process.execPath, all, this.socketPath);
+    return ServerProcess.start(process.execPath, all, this.socketPath, this.#place.environment);
   }
 
   /** One command of the command line. */

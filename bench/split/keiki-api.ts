@@ -1,4 +1,4 @@
-/** The control API of a Keiki server, as far as a bench of splits needs it. */
+/** The control API of a Keiki server, as far as benches need it. */
 import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RequestOf } from '../../src/control/operations.js';
@@ -24,6 +24,14 @@ export class KeikiApi {
 
   stats(): Promise<Stats> {
     return this.#call<Stats>('GET', '/v1/stats');
+  }
+
+  async create(name: string, sizeBytes: number): Promise<void> {
+    await this.#call('POST', '/v1/vdisks', { name, sizeBytes });
+  }
+
+  async snapshot(vdisk: string, name: string): Promise<void> {
+    await this.#call('POST', '/v1/snapshots', { items: [{ vdisk, snapshot: name }] });
   }
 
   async clone(snapshot: string, names: readonly string[]): Promise<void> {

@@ -145,6 +145,17 @@ export class RealCeph {
     };
   }
 
+  /** For programs that speak to the OSDs themselves. */
+  get configurationPath(): string {
+    return join(this.#folder, 'ceph.conf');
+  }
+
+  /** A pool for images of RBD. */
+  async makeRbdPool(): Promise<void> {
+    await this.#did('ceph', 'osd', 'pool', 'create', 'rbd', '8');
+    await this.#did('ceph', 'osd', 'pool', 'application', 'enable', 'rbd', 'rbd');
+  }
+
   /** Until the gateway listens. */
   async gatewayIsUp(index: number): Promise<void> {
     await this.#listens(`gateway ${index}`, this.#ports[index] as number);
@@ -182,7 +193,7 @@ export class RealCeph {
     const folder = this.#folder;
     const [fsid, osdUuid] = [newUuid(), newUuid()];
     for (const name of ['mon', 'osd', 'run']) mkdirSync(join(folder, name));
-    writeFileSync(join(folder, 'ceph.conf'), this.#configuration(fsid));
+    writeFileSync(this.configurationPath, this.#configuration(fsid));
     const map = join(folder, 'monmap');
     const address = `[v1:127.0.0.1:${this.#monPort}]`;
     await this.#did('monmaptool', '--create', '--fsid', fsid, '--addv', 'a', address, map);
@@ -210,7 +221,7 @@ export class RealCeph {
    * authentication a client may send before it knows which Ceph this is. All may be repeated.
    */
   async #did(program: string, ...args: string[]): Promise<void> {
-    const whole = [...args, '-c', join(this.#folder, 'ceph.conf')];
+    const whole = [...args, '-c', this.configurationPath];
     for (let left = 8; ; left--) {
       try {
         await run(program, whole, { env: { ...process.env, PATH }, timeout: 30_000 });
