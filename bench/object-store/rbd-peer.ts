@@ -1,8 +1,7 @@
 /**
- * Images of Ceph's RBD on the OSD that the S3 gateway uses, too. Clones are made by librbd
- * itself, in a process that is connected before the time counts; fio's own rbd engine writes. A
- * write is durable when it is answered: librbd writes through until somebody flushes, and
- * fio does not.
+ * Images of Ceph's RBD on the OSD that the S3 gateway uses, too. Clones are made by librbd itself,
+ * in a process that is connected before the time counts; fio's own rbd engine writes. Without
+ * librbd's cache a write is durable when it is answered.
  */
 import { MIB } from '../../src/base/units.js';
 import type { RealCeph } from '../../test/support/real-ceph.js';
@@ -90,6 +89,7 @@ export class RbdPeer {
     const size = `--size=${this.#imageBytes / MIB}M`;
     const all = ['--name=rbd', ...place, size, '--output-format=json', ...words];
     process.env.CEPH_CONF = this.#configurationPath;
+    process.env.CEPH_ARGS = '--rbd_cache=false';
     const text = runCommand('fio', all);
     const report = JSON.parse(
       text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1),
