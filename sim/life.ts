@@ -10,7 +10,8 @@
 import { isStoreError, type StoreErrorKind } from '../src/base/store-error.js';
 import type { Clock } from '../src/env/clock.js';
 import type { Random } from '../src/env/random.js';
-import type { SplitJob, SplitOptions, Store, VdiskInfo } from '../src/main/store.js';
+import type { SplitJob, SplitOptions, Store } from '../src/main/store.js';
+import type { VdiskInfo } from '../src/main/store-info.js';
 import type { BlockTarget } from '../src/vdisk/block-target.js';
 import { ExternalError } from '../src/vdisk/external-store.js';
 import type { Coverage, JobKind } from './coverage.js';

@@ -4,7 +4,7 @@
  */
 import { isStoreError } from '../src/base/store-error.js';
 import { MIB, SECTOR_BYTES } from '../src/base/units.js';
-import type { VdiskInfo } from '../src/main/store.js';
+import type { VdiskInfo } from '../src/main/store-info.js';
 import { checkStatus } from './acts/io.js';
 import { ZERO_STAMP } from './content.js';
 import type { LivingStore, LivingTarget, RunParts } from './life.js';

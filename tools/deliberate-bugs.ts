@@ -14,7 +14,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { BUGS, type Catcher, type DeliberateBug, type Patch } from './deliberate-bugs/bugs.js';
+import type { Catcher, DeliberateBug, Patch } from './deliberate-bugs/bug.js';
+import { BUGS } from './deliberate-bugs/bugs.js';
 
 const COPIED = ['src', 'sim', 'test', 'tools', 'package.json', 'tsconfig.json'];
 /** A run that hangs is told from one that catches the bug. */

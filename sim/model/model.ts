@@ -8,7 +8,7 @@
  *    from then on, and it is durable.
  */
 import { SECTOR_BYTES } from '../../src/base/units.js';
-import type { VdiskInfo } from '../../src/main/store.js';
+import type { VdiskInfo } from '../../src/main/store-info.js';
 import type { Contents } from '../content.js';
 import { ModelDisk, type ModelParts, type ModelSplit, type Moments } from './disk.js';
 import { Layer } from './layer.js';

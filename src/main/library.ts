@@ -20,4 +20,5 @@ export {
   openStore,
   type StoreSource,
 } from './open-store.js';
-export type { DeleteOptions, SplitJob, Store, StoreStats, VdiskInfo } from './store.js';
+export type { DeleteOptions, SplitJob, Store } from './store.js';
+export type { StoreStats, VdiskInfo } from './store-info.js';

@@ -7,7 +7,6 @@
 import { StoreError } from '../base/store-error.js';
 import { BLOCK_BYTES } from '../base/units.js';
 import type { Random } from '../env/random.js';
-import type { CertificateRecord } from '../layout/certificate-record.js';
 import type { SplitMode } from '../layout/tree-record.js';
 import {
   type VerifyOptions,
@@ -20,19 +19,9 @@ import type { SplitState } from '../split/split-job.js';
 import { type SplitChange, SplitJobs } from '../split/split-jobs.js';
 import { planSplit, type SplitPlan, type SplitPlanOptions } from '../split/split-plan.js';
 import type { Engine } from '../store/engine.js';
-import type { BlockCacheStats } from '../store/object-log/cache/block-cache.js';
-import {
-  Cleaner,
-  type CleanerOptions,
-  type CleanerStats,
-} from '../store/object-log/cleaner/cleaner.js';
-import type { LocalLogStats } from '../store/object-log/local-log/local-log.js';
+import { Cleaner, type CleanerOptions } from '../store/object-log/cleaner/cleaner.js';
 import type { ObjectLogMedium } from '../store/object-log/object-log-medium.js';
-import {
-  OrphanSweep,
-  type SweepOptions,
-  type SweepStats,
-} from '../store/object-log/orphan-sweep.js';
+import { OrphanSweep, type SweepOptions } from '../store/object-log/orphan-sweep.js';
 import type { Tree } from '../store/tree.js';
 import { Acts, type SnapshotItem } from '../vdisk/acts.js';
 import { Background } from '../vdisk/background.js';
@@ -46,77 +35,11 @@ import { type ScanReport, scanTree } from '../vdisk/scan.js';
 import { Vdisk, type VdiskParts } from '../vdisk/vdisk.js';
 import type { VdiskEntry, VdiskTable } from '../vdisk/vdisk-table.js';
 import { Writer } from '../vdisk/writer.js';
-import type {
-  ExternalCatalog,
-  ExternalInfo,
-  ExternalOptions,
-  RelocateOptions,
-} from './external-catalog.js';
+import type { ExternalCatalog, ExternalOptions, RelocateOptions } from './external-catalog.js';
 import { PublishedClones } from './published-clones.js';
 import { parsePublished, type ReachStore } from './published-store.js';
 import type { PublicationInfo, Publisher, WithdrawOptions } from './publisher.js';
-
-export interface VdiskInfo {
-  readonly name: string;
-  readonly kind: 'vdisk' | 'snapshot' | 'external';
-  readonly sizeBytes: number;
-  /** What holes are read from, `golden@v1`; "" if that one was deleted: see delete. */
-  readonly backing: string | undefined;
-  /** Bytes of data that its own tree names. */
-  readonly mappedBytes: number;
-  /** Of these, the ones that another tree names too, as of the last consistency point. */
-  readonly sharedBytes: number;
-  readonly ownBytes: number;
-  readonly split: SplitState | undefined;
-  /** What reads through it, directly or behind what has lost its name. */
-  readonly holders: readonly string[];
-  /** Of an external backing store: what is behind it. */
-  readonly external: ExternalInfo | undefined;
-  /** Of a snapshot: what other stores clone it as; undefined: it is not published. */
-  readonly published: string | undefined;
-  /** What the last verification came to: at the end of a split, or when somebody asked. */
-  readonly certificate: CertificateRecord | undefined;
-  /** Where a FLUSH of it is when it is answered. */
-  readonly durability: 'device' | 'remote' | 'local';
-}
-
-export interface StoreStats {
-  readonly cpNumber: number;
-  readonly cpCount: number;
-  readonly cpBlocksWritten: number;
-  /** Milliseconds of all consistency points together. */
-  readonly cpMs: number;
-  readonly logGroups: number;
-  readonly totalBytes: number;
-  readonly usedBytes: number;
-  readonly freeBytes: number;
-  readonly dirtyBuffers: number;
-  readonly memoryBytes: number;
-  readonly blocksRead: number;
-  readonly blocksHealed: number;
-  readonly splitsActive: number;
-  readonly splitsCompleted: number;
-  readonly splitBlocksFilled: number;
-  readonly splitBackingBlocksRead: number;
-  /** Indirect blocks that splits shared whole, and of these the ones of level 2 and more. */
-  readonly splitWholeShares: number;
-  readonly splitTallShares: number;
-  /** A consistency point is being written. */
-  readonly cpInProgress: boolean;
-  /** What the background job is at. */
-  readonly background: 'free' | 'merge' | undefined;
-  /** The store had not been closed when it was opened. */
-  readonly recovered: boolean;
-  /** Of a store on an object store: what clients and splits wrote, without metadata. */
-  readonly dataBytesPlaced: number | undefined;
-  readonly cleaner: CleanerStats | undefined;
-  readonly cache: BlockCacheStats | undefined;
-  /** Of a store with durability `local`: how far the object store lags behind. */
-  readonly localLog: LocalLogStats | undefined;
-
-  /** If it is swept for orphans. */
-  readonly sweep: SweepStats | undefined;
-}
+import type { StoreStats, VdiskInfo } from './store-info.js';
 
 export interface DeleteOptions {
   /**
@@ -173,7 +96,6 @@ export class Store {
   readonly #cleaning: Cleaning | undefined;
   readonly #publisher: Publisher | undefined;
   readonly #published: PublishedClones;
-
   readonly #sweep: OrphanSweep | undefined;
 
   /** Use openStore. */
@@ -219,7 +141,6 @@ export class Store {
             resolver.dropRanges(from, to),
           );
     this.#publisher?.settleInBackground();
-
     this.#sweep = cleaning?.sweep && new OrphanSweep(engine, cleaning.medium, cleaning.sweep);
     this.#wake();
   }
@@ -228,7 +149,6 @@ export class Store {
     this.#background.wake();
     this.#cleaner?.wake();
     this.#published.wake();
-
     this.#sweep?.wake();
   }
 
@@ -598,7 +518,6 @@ export class Store {
       cleaner: this.#cleaner === undefined ? undefined : { ...this.#cleaner.stats },
       cache: this.#cleaning?.medium.cacheStats,
       localLog: this.#cleaning?.medium.localLogStats,
-
       sweep: this.#sweep === undefined ? undefined : { ...this.#sweep.stats },
     };
   }
@@ -610,7 +529,6 @@ export class Store {
     await this.#cleaner?.stop();
     await this.#publisher?.idle();
     await this.#published.stop();
-
     await this.#sweep?.stop();
     await this.#externals.close();
     await this.#engine.close();

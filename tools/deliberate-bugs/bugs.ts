@@ -2,59 +2,28 @@
  * The deliberate bugs, each with what catches it. Every patch is one edit: `find` stands in its
  * file exactly once (bugs.test.ts looks), `replace` takes its place.
  */
-import type { MediumKind } from '../../sim/machine.js';
-
-export interface Patch {
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-}
-
-/** A run that fails when the bug is there. */
-export type Catcher =
-  /** The test of this name. */
-  | { readonly kind: 'test'; readonly file: string; readonly name: string }
-  /** One of the first random runs of the simulator, with these words. */
-  | { readonly kind: 'seeds'; readonly medium: MediumKind; readonly says: RegExp }
-  /** A run of the simulator that flips bits. */
-  | { readonly kind: 'rot'; readonly medium: MediumKind; readonly says: RegExp }
-  /** One of the first random runs of three servers on one object store. */
-  | { readonly kind: 'servers'; readonly says: RegExp };
-
-export interface DeliberateBug {
-  readonly name: string;
-  /** What the code does wrong. */
-  readonly what: string;
-  readonly patches: readonly Patch[];
-  readonly caughtBy: readonly Catcher[];
-}
-
-/** In whatever words: a run from a seed may meet a bug in several ways. */
-const NOTICED = /^(Violation|InvariantError|StoreError): /;
-const READS_WRONG = /: sector \d+ \(block \d+\) reads as /;
-
-const test = (file: string, name: string): Catcher => ({ kind: 'test', file, name });
-const seeds = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'seeds', medium, says });
-const rot = (medium: MediumKind, says: RegExp): Catcher => ({ kind: 'rot', medium, says });
-
-const servers = (says: RegExp): Catcher => ({ kind: 'servers', says });
-
-const WHOLES = 'src/split/share-whole.fuzz.ts';
-const FIFTEEN = 'src/split/fifteen-ways.test.ts';
-const FILL = 'src/split/fill.ts';
-const SPLIT_JOBS = 'src/split/split-jobs.ts';
-const WRITER = 'src/vdisk/writer.ts';
-const ACTS = 'src/vdisk/acts.ts';
-const RECOVERY = 'src/store/recovery.ts';
-const LOADER = 'src/store/block-loader.ts';
-const ENGINE = 'src/store/engine.ts';
-const IN_PLACE = 'src/store/in-place/in-place-medium.ts';
-const OBJECT_LOG = 'src/store/object-log/object-log-medium.ts';
-
-const TAKE_OVER = 'src/store/object-log/take-over.ts';
-const CLAIMANT = 'src/store/object-log/claimant.ts';
-const RENEWAL = 'src/store/object-log/cleaner/data-renewal.ts';
-const ON_THE_WAY = 'src/main/changed-on-the-way.test.ts';
+import {
+  ACTS,
+  type DeliberateBug,
+  ENGINE,
+  FIFTEEN,
+  FILL,
+  IN_PLACE,
+  LOADER,
+  NOTICED,
+  OBJECT_LOG,
+  READS_WRONG,
+  RECOVERY,
+  rot,
+  SPLIT_JOBS,
+  seeds,
+  servers,
+  TAKE_OVER,
+  test,
+  WHOLES,
+  WRITER,
+} from './bug.js';
+import { OBJECT_LOG_BUGS } from './object-log-bugs.js';
 
 export const BUGS: readonly DeliberateBug[] = [
   {
@@ -532,114 +501,5 @@ export const BUGS: readonly DeliberateBug[] = [
     ],
     caughtBy: [servers(/^Violation: stale: /)],
   },
-  {
-    name: 'answers-before-silence',
-    what: 'object log: a new owner answers while answers of the one it deposed may be due',
-    patches: [
-      {
-        file: CLAIMANT,
-        find: 'const waitMs = isFree ? 0 : 2 * staleReadsMsMax;',
-        replace: 'const waitMs = isFree ? 0 : 0 * staleReadsMsMax;',
-      },
-    ],
-    caughtBy: [
-      test(
-        'src/main/take-over.test.ts',
-        'an owner that is silent is deposed; one that was killed here at once',
-      ),
-    ],
-  },
-  {
-    name: 'void-check-by-content',
-    what: 'object log: the void check believes the number that an index object holds',
-    patches: [
-      {
-        file: TAKE_OVER,
-        find: 'indexed.cpNumber > end.cp.fsinfo.cpNumber;',
-        replace: 'indexed.record > end.cp.record;',
-      },
-    ],
-    caughtBy: [
-      test(ON_THE_WAY, 'the void check does not believe a number that an index object holds'),
-    ],
-  },
-  {
-    name: 'exists-is-theirs',
-    what: 'object log: a server that is told that its record exists takes it for another one',
-    patches: [
-      {
-        file: 'src/store/object-log/record-chain.ts',
-        find: "if ((await this.#whoseIs(key, head)) === 'ours') return;",
-        replace: '',
-      },
-    ],
-    caughtBy: [
-      test(ON_THE_WAY, 'a put that arrives twice, and is told that it exists, is no other server'),
-    ],
-  },
-  {
-    name: 'damage-before-look',
-    what: 'object log: a deposed server calls damaged what its successor has deleted',
-    patches: [
-      {
-        file: OBJECT_LOG,
-        find: '.finally(() => this.#ownership?.lookAfresh());',
-        replace: ';',
-      },
-    ],
-    caughtBy: [
-      test(
-        'src/main/take-over.test.ts',
-        'a deposed server that meets other bytes where a record was is fenced',
-      ),
-    ],
-  },
-  {
-    name: 'read-once',
-    what: 'object log: a block that changed on its way is called damaged without another reading',
-    patches: [
-      {
-        file: LOADER,
-        find: 'reading < READINGS_MORE; reading++',
-        replace: 'reading < READINGS_MORE - 2; reading++',
-      },
-    ],
-    caughtBy: [
-      test(ON_THE_WAY, 'every second GET changes a bit: data and metadata are what was written'),
-    ],
-  },
-  {
-    name: 'slot-not-verified',
-    what: 'object log: a block of the cache file is served without its checksum being compared',
-    patches: [
-      {
-        file: 'src/store/object-log/cache/cache-file.ts',
-        find: 'if (crc32(into) === crc) return true;',
-        replace: 'if (crc32(into) !== undefined) return true;',
-      },
-    ],
-    caughtBy: [
-      test(
-        'src/store/object-log/cache/cache.test.ts',
-        'every flipped bit of a head or a block drops what it hit, and serves nothing',
-      ),
-    ],
-  },
-  {
-    name: 'move-without-names',
-    what: 'object log: the cleaner moves a shared block, and the new one is not counted as shared',
-    patches: [
-      {
-        file: RENEWAL,
-        find: 'generation.share({ vbn, blocks: 1, ...ids });',
-        replace: 'void ids;',
-      },
-    ],
-    caughtBy: [
-      test(
-        'src/main/cleaner.test.ts',
-        'blocks that several trees name one by one move together, and stay shared',
-      ),
-    ],
-  },
+  ...OBJECT_LOG_BUGS,
 ];

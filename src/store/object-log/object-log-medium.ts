@@ -45,47 +45,24 @@ import { SEGMENT_WORDS, VbnSet } from '../vbn-set.js';
 import { BlockCache, type BlockCacheStats } from './cache/block-cache.js';
 import type { CacheFile } from './cache/cache-file.js';
 import { type FoundRecord, getPatiently, walkChain } from './chain-walk.js';
-import type { OwnershipOptions } from './claimant.js';
 import { putCpRecord } from './cp-record.js';
 import { type LocalLog, type LocalLogStats, namingOf } from './local-log/local-log.js';
 import { namesLog } from './local-log/log-heads.js';
+import type { ObjectLogPlace } from './object-log-place.js';
 import { Ownership } from './ownership.js';
 import { PinnedRecords } from './published/pinned-records.js';
 import type { StorePrefix } from './published/publication-objects.js';
 import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
 import { RecordLedger } from './record-ledger.js';
+import { SLOP_BLOCKS } from './slop.js';
 import { splitUnits } from './split-units.js';
 import { type UsageParts, writeUsage } from './usage-writer.js';
 
 /** A consistency point is taken when the chain has grown by so many records. */
 const RECORDS_PER_CP = 64;
 
-/** Blocks that are kept from each, for those who give more back. */
-const SLOP_BLOCKS: Record<Urgency, number> = {
-  client: 256,
-  overwrite: 128,
-  trim: 96,
-  merge: 64,
-  release: 0,
-};
-
 /** Memory for what was read ahead. */
 const AHEAD_BYTES = 16 * MIB;
-
-export interface ObjectLogPlace {
-  readonly objects: ObjectStore;
-  readonly prefix: string;
-  readonly fsinfo: Fsinfo;
-  readonly epoch: number;
-  /** First record of this epoch. */
-  readonly first: number;
-  readonly nonce: () => Uint8Array;
-  readonly ownership: OwnershipOptions | undefined;
-  /** On the clock of `ownership`. */
-  readonly answersFromMs: number;
-  /** Begun for this epoch. */
-  readonly localLog: LocalLog | undefined;
-}
 
 export class ObjectLogMedium implements Medium {
   readonly kind = 'object-log';
