@@ -248,8 +248,8 @@ export const BUGS: readonly DeliberateBug[] = [
     patches: [
       {
         file: LOADER,
-        find: 'if (crc32(into[index] as Uint8Array) !== crcs[index]) return index;',
-        replace: 'if (crc32(into[index] as Uint8Array) === -1) return index;',
+        find: 'if (crc32(block) === crc || (await this.#readAgain(vbn + index, block, crc))) continue;',
+        replace: 'if (crc32(block) !== crc - 1) continue;',
       },
     ],
     caughtBy: [
