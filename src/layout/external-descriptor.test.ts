@@ -60,7 +60,7 @@ test('lengths and counts that do not fit together are refused', () => {
     [8, 2 ** 32 - 1],
     [8, DESCRIPTOR_BLOCKS_MAX * BLOCK_BYTES + 1],
     [12, 0],
-    [12, 3],
+    [12, 4],
     [24, 0],
     [24, 1],
     [24, 3],

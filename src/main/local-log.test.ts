@@ -105,6 +105,8 @@ class Scene {
         cpIntervalMs: NEVER_MS,
         clock: this.clock,
         random: seededRandom(seed++),
+        // Nobody lives but who is named.
+        alone: options.ownership === undefined,
         ...options,
       },
     );

@@ -248,8 +248,8 @@ export const BUGS: readonly DeliberateBug[] = [
     patches: [
       {
         file: LOADER,
-        find: 'if (crc32(block) === crc || (await this.#readAgain(vbn + index, block, crc))) continue;',
-        replace: 'if (crc32(block) !== crc - 1) continue;',
+        find: 'crc32(block) === crc || (await this.#readAgain(vbn + index, block, crc))',
+        replace: 'crc32(block) !== crc - 1',
       },
     ],
     caughtBy: [
