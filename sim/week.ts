@@ -110,6 +110,7 @@ class Week {
         clock: this.#clock,
         random: this.#random,
         cleaner: { choice: this.#options.choice },
+        alone: true,
         sweep: { intervalMs: 3_600_000, graceMs: 600_000 },
       },
     );

@@ -38,6 +38,7 @@ class Scene {
       clock: this.world,
       random: seededRandom(this.objects.stats.puts),
       cleaner: { liveRatioMin: 0 },
+      alone: true,
       log: ({ event, message }) => this.log.push(`${event} ${message}`),
       ...(sweep === undefined ? {} : { sweep }),
     });

@@ -75,6 +75,7 @@ export class TwoStores {
         random: seededRandom(100 + ++this.#opens),
         log,
         reach: (address) => reachIn(through, address),
+        alone: true,
         ...this.#options,
       },
     );
