@@ -139,16 +139,19 @@ const OBJECT_LIES: Record<string, () => (objects: SimulatedObjectStore) => Objec
       delete: (keys) => objects.delete([...keys, ...keys.map(followerOf)]),
     }),
 
-  'answers one read in 20 with rot': () => {
+  'holds one object in 20 with rot': () => {
     const isRotten = rarely(20);
+    const rotten = new Map<string, boolean>();
     return (objects) =>
       disguisedObjects(objects, {
-        get: async (key, offset, length) => {
+        get: async (key, offset = 0, length) => {
           const bytes = await objects.get(key, offset, length);
-          if (bytes === undefined || !isRotten()) return bytes;
+          // What is at rest so is so at every reading.
+          if (!rotten.has(key)) rotten.set(key, isRotten());
+          const at = 100 - offset;
+          if (bytes === undefined || rotten.get(key) !== true || at < 0) return bytes;
           const copy = Uint8Array.from(bytes);
-          const middle = Math.floor(copy.length / 2);
-          copy[middle] = (copy[middle] ?? 0) ^ 4;
+          if (at < copy.length) copy[at] = (copy[at] ?? 0) ^ 4;
           return copy;
         },
       });

@@ -69,7 +69,7 @@ test('local log: in one call of 41, and in each of the recovery', async () => {
 });
 
 test('local log: splits, a power cut in one call of 37', async () => {
-  const options = { ...LOCAL, script: 'splits', first: 2, stride: 37 } as const;
+  const options = { ...LOCAL, localLagMs: 5, script: 'splits', first: 2, stride: 37 } as const;
   const { localWaits, splitsInterrupted } = (await cutAtEveryWrite(options)).coverage.totals;
   assert.ok(splitsInterrupted > 0 && localWaits > 0);
 });
