@@ -51,7 +51,8 @@ export class FioClone {
     const { offset, sizeBytes } = VERIFIED;
     const args = ['--ioengine=nbd', `--uri=${store.uri(NAME)}`, '--name=again', '--rw=randwrite'];
     args.push('--bs=4k', '--iodepth=4', `--offset=${offset}`, `--size=${sizeBytes}`);
-    args.push('--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--fsync=32');
+    args.push('--verify=crc32c', '--do_verify=1', '--verify_fatal=1');
+    args.push('--verify_state_save=0', '--fsync=32');
     const { code, output } = await runProgram('fio', args);
     if (code !== 0) throw new Violation(`fio --verify: ${output}`);
   }
