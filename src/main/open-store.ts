@@ -88,7 +88,6 @@ export interface OpenOptions {
    * since the last consistency point in the object store is gone then.
    */
   readonly withoutLocalLog?: boolean;
-
   /** Object store: when it is swept for objects that nothing names. Default: never. */
   readonly sweep?: SweepOptions;
 }

@@ -107,15 +107,19 @@ test('the store that published may be closed, changed, merged and cleaned', asyn
   );
 });
 
-test('records in which only others read stay until it is withdrawn', async () => {
-  await withTwoStores(async (two) => {
+test('records in which only others read stay until it is withdrawn: they are no orphans', async () => {
+  const sweep = { intervalMs: 60_000, graceMs: 1000 };
+  const body = async (two: TwoStores): Promise<void> => {
     const { library, shop } = two;
     const golden = await library.createVdisk('golden', 7 * MIB);
     const bytes = new Uint8Array(7 * MIB);
     for (const snapshot of ['v1', 'v2']) {
       const at = snapshot === 'v1' ? 0 : MIB;
       const data = pattern(2 * MIB - at, at);
-      await golden.write(at, data, { fua: true });
+      // A record for each MiB: all of the second one dies with v1.
+      for (let done = 0; done < data.length; done += MIB) {
+        await golden.write(at + done, data.subarray(done, done + MIB), { fua: true });
+      }
       bytes.set(data, at);
       await library.snapshot([{ vdisk: 'golden', snapshot }]);
     }
@@ -128,6 +132,15 @@ test('records in which only others read stay until it is withdrawn', async () =>
       await library.idle();
     }
     await library.consistencyPoint();
+    await two.clock.sleep(4 * sweep.intervalMs);
+    assert.ok(library.stats().sweep !== undefined && library.stats().sweep?.sweeps !== 0);
+    const { orphans } = await checkStore({
+      kind: 'objects',
+      objects: two.objects,
+      prefix: 'library',
+    });
+    assert.deepEqual(orphans.keys, []);
+    await two.check('after sweeps');
     await reads(await shop.clone(GOLDEN, 'web'), bytes);
     await shop.delete('web');
     await shop.idle();
@@ -138,7 +151,8 @@ test('records in which only others read stay until it is withdrawn', async () =>
       before.some((key) => !after.has(key)),
       'then what is dead is deleted',
     );
-  });
+  };
+  await withTwoStores(body, { sweep });
 });
 
 test('a split ends the reading, gives the pin back, and then it can be withdrawn', async () => {
