@@ -17,6 +17,7 @@
  *    is reached without that flag belongs to this tree alone.
  * 6. Nothing here waits. A missing block is reported (`missVbn`, `missCrc`): load it, start again.
  */
+import { isAllZero } from '../base/checksum.js';
 import { invariant } from '../base/invariant.js';
 import { FIELDS_PER_BLOCK, SPAN_BLOCKS } from '../base/units.js';
 import {
@@ -522,6 +523,18 @@ export class BufferTrees {
     this.#pool.holder[buffer] = holder;
     this.#pool.holderIndex[buffer] = fieldIndex(fbn, 1);
     return buffer;
+  }
+
+  /**
+   * Gives up a dirty metadata buffer if all of it is zero; the caller makes its pointer a hole.
+   * @returns true if it was
+   */
+  dropZeros(buffer: number): boolean {
+    const pool = this.#pool;
+    if (!isAllZero(pool.bytes(buffer))) return false;
+    pool.drop(buffer);
+    this.dirtyMetaCount--;
+    return true;
   }
 
   /** Makes the tree at least this high; what it holds stays where it is. */

@@ -18,7 +18,13 @@ import {
 import { encodeVdiskRecord, VDISK_RECORDS_PER_BLOCK } from '../layout/vdisk-record.js';
 import type { Generation } from './generation.js';
 import type { Medium } from './medium.js';
-import { collectDirty, type DirtyLevel, type MetafileEditor, rootOf } from './metafile.js';
+import {
+  collectDirty,
+  cutZeros,
+  type DirtyLevel,
+  type MetafileEditor,
+  rootOf,
+} from './metafile.js';
 import { applyReferences } from './reference-file.js';
 import type { Tree, TreeTable } from './tree.js';
 
@@ -81,9 +87,8 @@ export class ConsistencyPoint {
       if (renewal.name === 'usage') continue;
       await this.#context.editor.renew(metafiles[renewal.name], renewal, this.#generation);
     }
-    for (const file of [metafiles.reference, metafiles.tree, metafiles.vdisk]) {
-      await this.#placeMetafile(file);
-    }
+    await this.#placeMetafile(metafiles.reference, 'cut');
+    for (const file of [metafiles.tree, metafiles.vdisk]) await this.#placeMetafile(file, 'keep');
     await Promise.all(this.#writes.splice(0));
     const { nextTreeId, nextVdiskId } = this.#context.ids();
     await medium.commit({
@@ -114,8 +119,11 @@ export class ConsistencyPoint {
     };
   }
 
-  async #placeMetafile(file: Tree): Promise<void> {
-    const levels = collectDirty(this.#context.editor.pool, file.root, file.height);
+  /** @param zeros  what becomes of blocks without a bit: files of records use them again soon */
+  async #placeMetafile(file: Tree, zeros: 'cut' | 'keep'): Promise<void> {
+    const { trees, pool } = this.#context.editor;
+    const levels = collectDirty(pool, file.root, file.height);
+    if (zeros === 'cut') cutZeros(trees, levels);
     for (let level = 0; level < levels.length; level++) {
       await this.#placeLevel(0, levels[level] as DirtyLevel, level, 'meta');
     }

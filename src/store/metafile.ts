@@ -91,6 +91,23 @@ export function collectDirty(pool: BufferPool, root: Uint32Array, height: number
   return levels;
 }
 
+/**
+ * Puts holes where dirty blocks of a metafile have only zeros: what needed them is gone, and so is
+ * their space. Only before any of them is placed.
+ */
+export function cutZeros(trees: BufferTrees, levels: DirtyLevel[]): void {
+  for (const [index, { buffers, words, ats, fbns }] of levels.entries()) {
+    const kept: DirtyLevel = { buffers: [], words: [], ats: [], fbns: [] };
+    for (const [place, buffer] of buffers.entries()) {
+      const naming = words[place] as Uint32Array;
+      const at = ats[place] as number;
+      if (!trees.dropZeros(buffer)) add(kept, buffer, naming, at, fbns[place] as number);
+      else naming.fill(0, at, at + POINTER_WORDS);
+    }
+    levels[index] = kept;
+  }
+}
+
 function collectFields(
   pool: BufferPool,
   buffer: number,

@@ -5,7 +5,8 @@
  * 1. After every consistency point each entry has the count and the exclusive-or of its owners; a
  *    block with one owner has none.
  * 2. What is freed is what lost its last owner, no more and no less.
- * 3. sharedBlocks of a tree is the number of its blocks that have an entry, live and in its record.
+ * 3. A block of the file without an entry is a hole; when nothing is shared the file has no block.
+ * 4. sharedBlocks of a tree is the number of its blocks that have an entry, live and in its record.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -16,6 +17,7 @@ import { MemoryDevice } from '../env/memory-device.js';
 import type { Random } from '../env/random.js';
 import { seededRandom } from '../env/seeded-random.js';
 import { systemClock } from '../env/system-clock.js';
+import { HOLE_VBN, vbnAt } from '../layout/pointer.js';
 import {
   ownersAt,
   REFERENCE_ENTRIES_PER_BLOCK,
@@ -35,6 +37,7 @@ const OPTIONS = {
 };
 const NOBODY = { put: () => undefined, remove: () => undefined };
 const TREES = 6;
+const FILE_BLOCKS = (64 * MIB) / BLOCK_BYTES / REFERENCE_ENTRIES_PER_BLOCK;
 const BLOCKS = 700;
 
 class Driver {
@@ -69,6 +72,16 @@ class Driver {
       await this.#check();
       if (round % 5 === 4) await this.#reopen();
     }
+    await this.#letGoOfAll();
+  }
+
+  async #letGoOfAll(): Promise<void> {
+    for (const [vbn, owners] of this.#owners) {
+      for (const id of owners) this.#pendingFrees.push([id, vbn]);
+    }
+    await this.#consistencyPoint();
+    if (this.#owners.size > 0) await this.#letGoOfAll();
+    else await this.#check();
   }
 
   async #open(): Promise<void> {
@@ -177,11 +190,13 @@ class Driver {
     const engine = new Engine(await openDevice(copy, silentLog), OPTIONS);
     await loadRecords(engine, NOBODY);
     const shared = new Map<number, number>();
+    const files = new Set<number>();
     let live = 0;
     for (const vbn of this.#placed) {
       const owners = model.get(vbn) ?? new Set<number>();
       if (owners.size > 0) live++;
       const entry = await entryOf(engine, vbn);
+      if (owners.size > 1) files.add(Math.floor(vbn / REFERENCE_ENTRIES_PER_BLOCK));
       if (owners.size < 2) {
         assert.equal(entry.count, 0, `VBN ${vbn} has no entry`);
         continue;
@@ -194,6 +209,7 @@ class Driver {
       }
       assert.equal(entry.owners, xor, `owners of VBN ${vbn}`);
     }
+    await checkHoles(engine, files);
     for (let id = 1; id <= TREES; id++) {
       const tree = engine.table.get(id) as Tree;
       assert.equal(tree.sharedBlocks, shared.get(id) ?? 0, `sharedBlocks of tree ${id}, durable`);
@@ -214,6 +230,16 @@ class Driver {
       if (isSet) count++;
     }
     return count;
+  }
+}
+
+/** @param fbns  blocks of the file that have an entry */
+async function checkHoles(engine: Engine, fbns: ReadonlySet<number>): Promise<void> {
+  const file = engine.metafiles.reference;
+  if (fbns.size === 0) assert.equal(vbnAt(file.root, 0), HOLE_VBN, 'the file has no block');
+  for (let fbn = 0; fbn < Math.min(file.capacityFbn, FILE_BLOCKS); fbn++) {
+    const isThere = (await engine.editor.load(file, fbn)) >= 0;
+    assert.equal(isThere, fbns.has(fbn), `block ${fbn} of the reference file`);
   }
 }
 

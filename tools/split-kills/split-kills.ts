@@ -39,8 +39,8 @@ export interface SplitKillsOptions {
 /** Of the chunks in which a kill left nothing open so many are read; at a round's end all. */
 const SETTLED_CHANCE = 0.2;
 const EVERYTHING = 1;
-/** The reference file and the file of records keep blocks that were needed once. */
-const KEPT_META_BLOCKS_MAX = 64;
+/** Files of records keep blocks that were needed once, and trees indirect blocks of zeros. */
+const KEPT_META_BLOCKS_MAX = 32;
 
 /** What is on the store in one round. */
 interface Scene {
