@@ -77,6 +77,8 @@ export class Generation {
   readonly vdisks = new Map<number, VdiskRecord | undefined>();
   /** Data blocks let go, by the tree that named them. */
   readonly dataFrees = new Map<number, VbnSet>();
+  /** Names that a tree had let go of before it got them again: it may let go of them once more. */
+  readonly earlierFrees: { readonly treeId: number; readonly vbn: number }[] = [];
   /** Indirect and metafile blocks let go; each has one owner. */
   readonly metaFrees = new VbnSet();
   /** Blocks placed; in place a metadata block counts with its second copy. */
@@ -103,6 +105,7 @@ export class Generation {
 
   /** The tree names blocks of another one from now on. */
   share({ vbn, blocks, ownerId, withId }: Share): void {
+    for (let at = vbn; at < vbn + blocks; at++) this.#regain(withId, at);
     const last = this.shares.at(-1);
     const isNext = last?.ownerId === ownerId && last.withId === withId;
     // A run does not go on behind a renaming: the order of the two counts.
@@ -120,6 +123,7 @@ export class Generation {
 
   /** The block is named by another tree instead, with all owners that it has. */
   move(vbn: number, fromId: number, toId: number, isData = true): void {
+    this.#regain(toId, vbn);
     this.#rename({ kind: 'move', vbn, fromId, toId, isData });
     this.#noteReferenceOf(vbn);
   }
@@ -133,7 +137,8 @@ export class Generation {
 
   /** The tree names a copy of the block from now on. */
   unshare(unsharing: Omit<Unsharing, 'kind'>): void {
-    const { vbn, level, named } = unsharing;
+    const { vbn, treeId, level, named } = unsharing;
+    for (const below of named) this.#regain(treeId, below);
     this.#rename({ kind: 'unshare', ...unsharing });
     this.#noteReferenceOf(vbn);
     this.#renamed.add(vbn);
@@ -141,6 +146,11 @@ export class Generation {
       this.#noteReferenceOf(below);
       if (level > 1) this.#renamed.add(below);
     }
+  }
+
+  /** Each name that is let go of counts, and a set has it once. */
+  #regain(treeId: number, vbn: number): void {
+    if (this.dataFrees.get(treeId)?.delete(vbn) === true) this.earlierFrees.push({ treeId, vbn });
   }
 
   #rename(renaming: Renaming): void {

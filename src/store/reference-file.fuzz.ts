@@ -39,6 +39,7 @@ const NOBODY = { put: () => undefined, remove: () => undefined };
 const TREES = 6;
 const FILE_BLOCKS = (64 * MIB) / BLOCK_BYTES / REFERENCE_ENTRIES_PER_BLOCK;
 const BLOCKS = 700;
+const OFTEN = 12;
 
 class Driver {
   readonly #random: Random;
@@ -76,9 +77,7 @@ class Driver {
   }
 
   async #letGoOfAll(): Promise<void> {
-    for (const [vbn, owners] of this.#owners) {
-      for (const id of owners) this.#pendingFrees.push([id, vbn]);
-    }
+    for (const [vbn, owners] of this.#owners) for (const id of [...owners]) this.#letGo(id, vbn);
     await this.#consistencyPoint();
     if (this.#owners.size > 0) await this.#letGoOfAll();
     else await this.#check();
@@ -91,7 +90,6 @@ class Driver {
   }
 
   async #reopen(): Promise<void> {
-    this.#applyFrees();
     this.#frozen = this.#copyOwners();
     await this.#here.close();
     await this.#open();
@@ -119,7 +117,8 @@ class Driver {
     const { generation, table } = this.#here;
     const vbns = [...this.#owners.keys()];
     if (vbns.length === 0) return;
-    const vbn = this.#draw(vbns);
+    // A few are named, and let go of, again and again.
+    const vbn = this.#draw(this.#random.chance(0.5) ? vbns.slice(0, OFTEN) : vbns);
     const owners = this.#owners.get(vbn);
     assert.ok(owners !== undefined);
     const owner = this.#draw([...owners]);
@@ -146,25 +145,16 @@ class Driver {
         owners.add(other);
         return;
       default:
-        if (this.#letGo.has(vbn)) return;
-        this.#letGo.add(vbn);
-        this.#pendingFrees.push([owner, vbn]);
+        this.#letGo(owner, vbn);
     }
   }
 
-  // Blocks are let go at the end of a generation: no tree shares what it has let go.
-  readonly #letGo = new Set<number>();
-  #pendingFrees: [number, number][] = [];
-
-  #applyFrees(): void {
-    for (const [id, vbn] of this.#pendingFrees) {
-      const owners = this.#owners.get(vbn);
-      if (owners === undefined || !owners.delete(id)) continue;
-      this.#here.generation.freeData(id, vbn);
-      if (owners.size === 0) this.#owners.delete(vbn);
-    }
-    this.#pendingFrees = [];
-    this.#letGo.clear();
+  /** Who has let go may get the name again, and let go once more, in the same generation. */
+  #letGo(id: number, vbn: number): void {
+    const owners = this.#owners.get(vbn);
+    if (owners?.delete(id) !== true) return;
+    this.#here.generation.freeData(id, vbn);
+    if (owners.size === 0) this.#owners.delete(vbn);
   }
 
   #copyOwners(): Map<number, Set<number>> {
@@ -172,7 +162,6 @@ class Driver {
   }
 
   async #consistencyPoint(): Promise<void> {
-    this.#applyFrees();
     this.#frozen = this.#copyOwners();
     const running = this.#here.consistencyPoint();
     if (this.#random.chance(0.5)) {

@@ -35,10 +35,12 @@ export async function applyReferences(context: CpContext, generation: Generation
   }
   await shareUpTo(shares.length);
   for (const [vbn, ownerId] of sharedFrees) await writer.freeShared(vbn, ownerId);
+  const letGo = async (treeId: number, vbn: number): Promise<void> => {
+    if (await writer.letGo(vbn, treeId, true)) writer.freedData.add(vbn);
+  };
+  for (const { treeId, vbn } of generation.earlierFrees) await letGo(treeId, vbn);
   for (const [treeId, set] of generation.dataFrees) {
-    for (const vbn of set.values()) {
-      if (await writer.letGo(vbn, treeId, true)) writer.freedData.add(vbn);
-    }
+    for (const vbn of set.values()) await letGo(treeId, vbn);
   }
   writer.applyCounts();
   return writer.freedData;

@@ -4,7 +4,9 @@
  *
  * 1. A block that is not all zeros takes a block. After a share, those that still read as the
  *    golden disk's are named by all the clones, and are there once.
- * 2. A megabyte with a block in it takes an indirect block of level 1; above it there is one for
+ * 2. Those that several clones name are counted in the reference file: a block of it for each MiB of
+ *    the store in which one stands, and they do not stand closer than they were written.
+ * 3. A megabyte with a block in it takes an indirect block of level 1; above it there is one for
  *    each 256. Shared whole, they may be fewer; one that has only a TRIM's zeros is not counted.
  */
 import { Violation } from '../../sim/model/violation.js';
@@ -27,8 +29,8 @@ const EMPTY_MEGABYTE = Buffer.alloc(MIB);
 
 export class SpaceCount {
   readonly #isShare: boolean;
-  /** Blocks of the golden disk that a clone names, too. */
-  readonly #named = new Set<number>();
+  /** How many clones name each block of the golden disk. */
+  readonly #named = new Map<number, number>();
   #ownBlocks = 0;
   #indirectBlocks = 0;
 
@@ -73,16 +75,21 @@ export class SpaceCount {
       const block = bytes.subarray(at, at + BLOCK_BYTES);
       if (block.equals(EMPTY)) continue;
       if (this.#isShare && block.equals(old.subarray(at, at + BLOCK_BYTES))) {
-        this.#named.add((offset + at) / BLOCK_BYTES);
+        const index = (offset + at) / BLOCK_BYTES;
+        this.#named.set(index, (this.#named.get(index) ?? 0) + 1);
       } else this.#ownBlocks++;
     }
   }
 
   /** @param metaBlocks  what a store without vdisks has */
   need(metaBlocks: number): SpaceNeed {
+    let counted = 0;
+    for (const clones of this.#named.values()) if (clones > 1) counted++;
+    // Half of a megabyte on average may be of others.
+    const referenceBlocks = Math.ceil((2 * counted) / FIELDS_PER_BLOCK) + Math.sign(counted);
     return {
       dataBlocks: this.#ownBlocks + this.#named.size,
-      metaBlocksMax: metaBlocks + this.#indirectBlocks,
+      metaBlocksMax: metaBlocks + this.#indirectBlocks + referenceBlocks,
     };
   }
 }
