@@ -159,8 +159,10 @@ class Week {
     this.#client = this.#client.cutClient();
     this.#clock = this.#world.machine();
     const next = await this.#open();
-    // Time to sweep, and for the cleaner.
-    await this.#world.sleep(30 * MINUTE_MS);
+    // Time for the cleaner, and for two sweeps: what is behind the last consistency point the first
+    // leaves to the second, an hour later.
+    await next.consistencyPoint();
+    await this.#world.sleep(100 * MINUTE_MS);
     await next.consistencyPoint();
     return next;
   }

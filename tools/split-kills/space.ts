@@ -4,8 +4,8 @@
  *
  * 1. A block that is not all zeros takes a block. After a share, those that still read as the
  *    golden disk's are named by all the clones, and are there once.
- * 2. Those that several clones name are counted in the reference file: a block of it for each MiB of
- *    the store in which one stands, and they do not stand closer than they were written.
+ * 2. Those that several clones name are counted in the reference file: a block of it for each MiB
+ *    of the store in which one stands.
  * 3. A megabyte with a block in it takes an indirect block of level 1; above it there is one for
  *    each 256. Shared whole, they may be fewer; one that has only a TRIM's zeros is not counted.
  */
