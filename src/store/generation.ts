@@ -105,7 +105,10 @@ export class Generation {
 
   /** The tree names blocks of another one from now on. */
   share({ vbn, blocks, ownerId, withId }: Share): void {
-    for (let at = vbn; at < vbn + blocks; at++) this.#regain(withId, at);
+    // Who is given names has seldom let go of any.
+    if ((this.dataFrees.get(withId)?.size ?? 0) > 0) {
+      for (let at = vbn; at < vbn + blocks; at++) this.#regain(withId, at);
+    }
     const last = this.shares.at(-1);
     const isNext = last?.ownerId === ownerId && last.withId === withId;
     // A run does not go on behind a renaming: the order of the two counts.
