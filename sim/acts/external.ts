@@ -41,6 +41,7 @@ export async function createExternal(life: Life): Promise<void> {
   const answer = await ask(life, 'create-external', act, () =>
     life.store.createExternal(name, path),
   );
+  image.isTakenOn = true;
   expectDone(life, 'create-external', act.what, answer);
 }
 
@@ -56,8 +57,9 @@ export async function cloneExternal(life: Life): Promise<void> {
 /** For a while an image is away, or some of its reads fail. */
 export async function troubleExternal(life: Life): Promise<void> {
   const { random, parts } = life;
-  const [path, image] = life.pick([...parts.images]) ?? [];
-  if (path === undefined || image === undefined || image.isMissing) return;
+  const known = [...parts.images].filter(([, image]) => image.isTakenOn && !image.isMissing);
+  const [path, image] = life.pick(known) ?? [];
+  if (path === undefined || image === undefined) return;
   parts.trace?.(`  ${path} is in trouble`);
   if (random.chance(0.5)) {
     image.failures = 1 + random.below(4);

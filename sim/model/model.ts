@@ -386,11 +386,11 @@ export class Model {
       }
       if (split === undefined) {
         // The end of one may be seen before it is durable.
-        if (state === undefined || !root.isCancelled || this.splitWith(root).length > 0) continue;
+        if (state === undefined || !root.isCancelled || this.#mayBeOne(root)) continue;
         throw new Violation(`the split of ${root.name} was cancelled, and is back`);
       }
       if (state !== undefined) {
-        if (this.splitWith(root).length > 0) split.paused = 'perhaps';
+        if (this.#mayBeOne(root)) split.paused = 'perhaps';
         checkPause(root, split, state);
         split.isDurable = true;
         split.isCancelled = false;
@@ -400,12 +400,18 @@ export class Model {
       if (backing === undefined) {
         this.endSplit(root, split);
       } else if (backing !== '') {
-        if (split.isDurable && this.splitWith(root).length === 0) {
+        if (split.isDurable && !this.#mayBeOne(root)) {
           throw new Violation(`the split of ${root.name} was answered, and is forgotten`);
         }
         root.split = undefined;
       }
     }
+  }
+
+  /** True if what its split is said to do may be the split of another one, which may be gone. */
+  #mayBeOne(root: ModelDisk): boolean {
+    if (this.splitWith(root).length > 0) return true;
+    return [...this.#deletedBelow(root)].some((layer) => layer.mayBeCut);
   }
 
   /** The vdisk, or the oldest of its snapshots. */

@@ -21,6 +21,8 @@ export class SimulatedImage {
   /** Goes up when somebody writes to it. */
   version = 1;
   isMissing = false;
+  /** A store has been asked to take it on, and has answered: from then on it may be in trouble. */
+  isTakenOn = false;
   /** So many calls fail from now on. */
   failures = 0;
   calls = 0;

@@ -86,6 +86,23 @@ inEachWay('paused is paused, after a crash too, until somebody resumes it', asyn
   assert.equal(store.show('clone').backing, undefined);
 });
 
+inEachWay('what was not durable at the end is filled again', async (test, mode) => {
+  const { store, content } = await slowSplit(test, mode);
+  await store.consistencyPoint();
+  await store.changeSplit('clone', { pace: 'now' });
+  while (store.show('clone').split?.state === 'filling') await test.clock.yield();
+  assert.equal(store.show('clone').split?.state, 'releasing');
+  // The log would say that it is at its end; what it filled last is in no consistency point yet.
+  await store.changeSplit('clone', SLOW);
+  const { store: after } = await test.crashed();
+  assert.equal(after.show('clone').split?.state, 'filling');
+  await after.changeSplit('clone', { pace: 'now' });
+  await after.idle();
+  assert.equal(after.show('clone').split, undefined);
+  await reads(after.vdisk('clone'), content);
+  await after.close();
+});
+
 inEachWay('mode and policy change on the way, durably', async (test, mode) => {
   const { store, content } = await slowSplit(test, mode);
   const other = mode === 'copy' ? 'share' : 'copy';

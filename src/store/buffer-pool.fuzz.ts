@@ -238,6 +238,22 @@ describe('buffer pool beside Maps', () => {
     assert.ok(kept(2_000_000, 20 * SLAB_BUFFERS) <= SLAB_BUFFERS);
   });
 
+  test('nearly all of it dirty: what a step loads stays until it has all that it needs', () => {
+    const pool = new BufferPool(2 * SLAB_BUFFERS);
+    for (let count = 0; count < 2 * SLAB_BUFFERS - 32; count++) pool.setDirty(pool.take(), 1);
+    const paths = Array.from({ length: 16 }, (_, at) => 1000 + at);
+    for (const vbn of paths) {
+      pool.makeFree(28);
+      const buffer = pool.take();
+      pool.setClean(buffer, vbn, 0);
+      pool.noteMeta(buffer);
+      pool.unpin(buffer);
+    }
+    pool.makeFree(28);
+    assert.ok(paths.every((vbn) => pool.find(vbn) >= 0));
+    assert.equal(pool.bytesAllocated, 3 * SLAB_BUFFERS * 4096);
+  });
+
   test('when nothing can be evicted the pool grows', () => {
     const pool = new BufferPool(SLAB_BUFFERS);
     const taken = new Set<number>();

@@ -7,8 +7,10 @@
  * 2. A dirty buffer has no VBN and is not in the index: the pointer that leads to it names it.
  *    `holder` and `holderIndex` say where that pointer is in the live tree (see buffer-tree.ts).
  * 3. A pinned buffer is not evicted and its bytes do not change.
- * 4. Only clean, unpinned buffers are evicted. The bound is soft: when nothing can be evicted the
- *    pool grows, since waiting here could wait for itself. Who makes buffers dirty keeps the bound.
+ * 4. Only clean, unpinned buffers are evicted, down to a few that stay: a step that needs two paths
+ *    of metadata at once would load one by evicting the other, for ever. The bound is soft: when
+ *    nothing can be evicted the pool grows, since waiting here could wait for itself. Who makes
+ *    buffers dirty keeps the bound.
  * 5. Metadata outlasts data while it takes little of the pool: a block of it leads to 256 others,
  *    and a vdisk that writes at full speed must not make the next write to another one wait.
  */
@@ -20,6 +22,8 @@ const SLAB_SHIFT = 8;
 export const SLAB_BUFFERS = 1 << SLAB_SHIFT;
 const SLAB_MASK = SLAB_BUFFERS - 1;
 const BLOCK_WORDS = BLOCK_BYTES / 4;
+/** So many clean buffers stay: several times what the steps that are under way look at. */
+export const CLEAN_MIN = 64;
 
 export const BUFFER_FREE = 0;
 export const BUFFER_CLEAN = 1;
@@ -199,7 +203,7 @@ export class BufferPool {
 
   #evict(): number | undefined {
     const count = this.#count;
-    if (count < this.#buffersMax) return undefined;
+    if (count < this.#buffersMax || this.#indexed <= CLEAN_MIN) return undefined;
     const spared = this.#sparesMeta ? 2 * count : 0;
     // Two turns of the clock: the first may only take marks away. Two more if metadata was spared.
     for (let step = 0; step < 2 * count + spared; step++) {

@@ -142,9 +142,14 @@ function setSplit(tree: Tree, logged: SplitRecord | undefined): void {
     logged !== undefined &&
     known !== undefined &&
     (logged.phase === 'undoing') === (known.phase === 'undoing');
-  if (logged === undefined) tree.split = undefined;
-  else if (goesOn) tree.split = { ...logged, positionFbn: known.positionFbn, bad: known.bad };
-  else tree.split = { ...logged, positionFbn: 0, bad: [] };
+  if (logged === undefined) {
+    tree.split = undefined;
+    return;
+  }
+  // What it had filled since is not there: it may be far from its end again.
+  const phase = logged.phase === 'releasing' ? 'filling' : logged.phase;
+  const { positionFbn, bad } = goesOn ? known : { positionFbn: 0, bad: [] };
+  tree.split = { ...logged, phase, positionFbn, bad };
 }
 
 function link(engine: Engine, record: TreeRecord): void {
