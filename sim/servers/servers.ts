@@ -36,10 +36,12 @@ export interface ServersReport {
 
 const PREFIX = 'store';
 const BLOCKS = 24;
-const STALE_READS_MS = 300;
+/** Servers need not agree. */
+const STALE_READS_MS = [100, 300, 900] as const;
+const STALE_READS_MS_MAX = 900;
 const RUN_MS = 15_000;
 /** In which a deposed server that runs must have found out. */
-const SETTLE_MS = 10 * STALE_READS_MS;
+const SETTLE_MS = 10 * STALE_READS_MS_MAX;
 const FREEZE_MS_MAX = 3000;
 const DELAY_MS_MAX = 3000;
 const EVENT_MS_MAX = 500;
@@ -118,7 +120,7 @@ class Servers {
       await Promise.race([this.#failure, pause]);
     }
     while (this.#hosts.some(({ isOpening }) => isOpening)) {
-      await Promise.race([this.#failure, this.#world.sleep(STALE_READS_MS)]);
+      await Promise.race([this.#failure, this.#world.sleep(STALE_READS_MS_MAX)]);
     }
     const settled = this.#world.sleep(FREEZE_MS_MAX + DELAY_MS_MAX + SETTLE_MS);
     await Promise.race([this.#failure, settled]);
@@ -205,7 +207,7 @@ class Servers {
         owner: { machine: host.name, program: `${life}`, label: `${host.name}${life}` },
         isGone: (program) => program !== `${host.life}`,
         takeOver,
-        staleReadsMsMax: STALE_READS_MS,
+        staleReadsMsMax: STALE_READS_MS[random.below(3)] ?? STALE_READS_MS_MAX,
       },
       log: ({ event, fields }) => {
         if (event !== 'store-stopped') return;

@@ -169,7 +169,7 @@ export const SETTINGS = {
     fallback: 3000,
     summary:
       'Object store: a server that cannot confirm for so long that it is the owner answers no ' +
-      'reads; all servers of a store need the same',
+      'reads; its successor waits for twice as long',
   },
   's3.endpoint': {
     kind: 'urls',

@@ -199,7 +199,8 @@ describe('a program that uses the library', () => {
 
 describe('epoch objects', () => {
   const owner = { machine: 'boot/pid:[1]', program: '12.345', label: 'höst, process 12' };
-  const body = { base: 12, first: 1100, sealed: 76, owner };
+  const staleReads = { ownMs: 3000, dueMs: 12_000 };
+  const body = { base: 12, first: 1100, sealed: 76, owner, staleReads };
 
   test('what is written is read again; no bit of it may change', () => {
     const text = epochText(body, NONCE);
@@ -274,6 +275,33 @@ describe('who may take a store over', () => {
       assert.equal(await get(third), 9);
       await third.close();
       await assert.rejects(put(second, 10), (error) => isStoreError(error, 'fenced'));
+    });
+  });
+
+  test('who deposes waits for the longest answer that may be due, whatever its own bound is', async () => {
+    const scene = new Scene();
+    await scene.run(async () => {
+      await scene.format();
+      const timed = async (name: string, more: Partial<Ownership>): Promise<[Store, number]> => {
+        const startMs = scene.world.nowMs();
+        const opened = await scene.open(name, { takeOver: true, ...more });
+        return [opened, scene.world.nowMs() - startMs];
+      };
+      const [first] = await timed('a', { staleReadsMsMax: 20_000 });
+      await first.createVdisk('d', MIB);
+      // It does not come to its first consistency point: those after it wait for the first, too.
+      const life = scene.world.machine();
+      void scene.open('b', { takeOver: true, staleReadsMsMax: 500 }, life).catch(() => undefined);
+      await scene.world.sleep(1000);
+      life.powerOff();
+      const [third, thirdMs] = await timed('c', { staleReadsMsMax: 500 });
+      assert.ok(thirdMs >= 40_000, `${thirdMs} ms`);
+      await put(third, 5);
+      const [fourth, fourthMs] = await timed('d', { staleReadsMsMax: 1000 });
+      assert.ok(fourthMs >= 2000 && fourthMs < 3000, `${fourthMs} ms`);
+      assert.equal(await get(fourth), 5);
+      await assert.rejects(get(first), (error) => isStoreError(error, 'fenced'));
+      await fourth.close();
     });
   });
 

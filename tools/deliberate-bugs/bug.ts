@@ -43,6 +43,7 @@ export const WHOLES = 'src/split/share-whole.fuzz.ts';
 export const FIFTEEN = 'src/split/fifteen-ways.test.ts';
 export const FILL = 'src/split/fill.ts';
 export const SPLIT_JOBS = 'src/split/split-jobs.ts';
+export const CERTIFY = 'src/split/certificate/certify.ts';
 export const WRITER = 'src/vdisk/writer.ts';
 export const ACTS = 'src/vdisk/acts.ts';
 export const RECOVERY = 'src/store/recovery.ts';

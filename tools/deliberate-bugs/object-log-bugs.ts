@@ -17,8 +17,8 @@ export const OBJECT_LOG_BUGS: readonly DeliberateBug[] = [
     patches: [
       {
         file: CLAIMANT,
-        find: 'const waitMs = isFree ? 0 : 2 * staleReadsMsMax;',
-        replace: 'const waitMs = isFree ? 0 : 0 * staleReadsMsMax;',
+        find: 'const waitMs = isFree ? 0 : 2 * dueMs;',
+        replace: 'const waitMs = isFree ? 0 : 0 * dueMs;',
       },
     ],
     caughtBy: [

@@ -11,7 +11,7 @@ import { AmbiguousPutError, isPassingFailure, type ObjectStore } from '../../env
 import { fromHex } from '../../layout/bytes.js';
 import { decodeFsinfo, type Fsinfo } from '../../layout/fsinfo.js';
 import { decodeRecord, type LogRecord } from '../../layout/log-record.js';
-import { type EpochBody, type OwnerToken, parseEpoch } from './epoch-object.js';
+import { type EpochBody, type OwnerToken, parseEpoch, type StaleReads } from './epoch-object.js';
 import { PUT_TRIES_MAX, READ_TRIES_MAX, recordKey } from './record-chain.js';
 
 export const EPOCH_GAP_RECORDS = 1024;
@@ -139,6 +139,7 @@ export interface ChainState {
   readonly epoch: number;
   /** Who claimed the epoch, if it is known. */
   readonly owner: OwnerToken | undefined;
+  readonly staleReads: StaleReads | undefined;
   readonly fsinfo: Fsinfo;
   readonly cpRecord: number;
 }
@@ -230,7 +231,8 @@ async function findChainNow(objects: ObjectStore, prefix: string): Promise<Chain
         `${indexed.cpNumber}, and it holds CP ${fsinfo.cpNumber}`,
     );
   }
-  return { uuid, epoch, owner: body?.owner, fsinfo, cpRecord };
+  const { owner, staleReads } = body ?? {};
+  return { uuid, epoch, owner, staleReads, fsinfo, cpRecord };
 }
 
 /** @throws {StoreError} corrupt, unsupported, device */

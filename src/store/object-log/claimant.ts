@@ -5,7 +5,8 @@
  * 1. Without the word `takeOver` nobody is deposed who shows life: his process on this machine, a
  *    record of his that is new, or that he takes a knock away.
  * 2. Who deposed somebody that may still be alive answers no client before every answer of that one
- *    is due: 2 x the bound for stale reads after the SEAL.
+ *    is due: 2 x the bound for stale reads after the SEAL, its own or that of the one before, which
+ *    the epoch object says, whichever is longer.
  */
 import { isStoreError, StoreError } from '../../base/store-error.js';
 import type { Clock } from '../../env/clock.js';
@@ -71,10 +72,12 @@ export async function claimStore(
         (await isLetGo(bid, state, end, { ...options, isNamed: deposed === state.epoch }));
       await end.advance();
       bid.admit(end.cp.fsinfo);
-      const claim = await takeOver(bid, state, end);
+      const ownMs = options?.staleReadsMsMax ?? 0;
+      const dueMs = isFree ? ownMs : Math.max(ownMs, boundOf(state, isSettled(state, end)));
+      const claim = await takeOver(bid, state, end, { ownMs, dueMs });
       if (claim !== undefined) {
-        const { clock, staleReadsMsMax = 0 } = options ?? {};
-        const waitMs = isFree ? 0 : 2 * staleReadsMsMax;
+        const { clock } = options ?? {};
+        const waitMs = isFree ? 0 : 2 * dueMs;
         if (options !== undefined)
           void objects.delete([knockKey(prefix, state.epoch)]).catch(ignore);
         return { ...claim, answersFromMs: (clock?.nowMs() ?? 0) + waitMs };
@@ -92,6 +95,19 @@ export async function claimStore(
 }
 
 function ignore(): void {}
+
+/**
+ * An owner waits for its predecessor before its first consistency point: one that got so far has
+ * nobody before it, one that did not may have.
+ */
+function isSettled({ epoch }: ChainState, { cp }: ChainEnd): boolean {
+  return cp.fsinfo.epoch === epoch;
+}
+
+/** How late an answer of the owner may be, or of those it had to wait for. 0: it did not say. */
+function boundOf({ staleReads }: ChainState, isAlone: boolean): number {
+  return (isAlone ? staleReads?.ownMs : staleReads?.dueMs) ?? 0;
+}
 
 function refuseUnknown({ objects, prefix }: Bid, { fsinfo }: ChainState): void {
   if (!mustOpenReadOnly(fsinfo)) return;
@@ -119,13 +135,10 @@ async function isLetGo(
 ): Promise<boolean> {
   const { owner, epoch } = state;
   await end.advance();
-  const { fsinfo } = end.cp;
-  // An owner waits for its predecessor before its first consistency point: one that got so far has
-  // nobody before it, one that did not may have.
-  const isSettled = fsinfo.epoch === epoch;
-  if (isSettled && fsinfo.clean) return true;
+  const isAlone = isSettled(state, end);
+  if (isAlone && end.cp.fsinfo.clean) return true;
   const isNeighbour = owner !== undefined && owner.machine === options.owner.machine;
-  if (isNeighbour && options.isGone(owner.program)) return isSettled;
+  if (isNeighbour && options.isGone(owner.program)) return isAlone;
   if (options.takeOver && options.isNamed) return false;
   if (isNeighbour || (await showsLife(bid, state, end, options))) {
     const who = owner === undefined ? 'another server' : owner.label;
@@ -141,16 +154,17 @@ async function isLetGo(
 /** Knocks, and watches whether the owner takes the knock away, or puts another record. */
 async function showsLife(
   { objects, prefix, nonce }: Bid,
-  { epoch }: ChainState,
+  state: ChainState,
   end: ChainEnd,
   { clock, owner, staleReadsMsMax }: OwnershipOptions,
 ): Promise<boolean> {
   if (end.sealed !== undefined) return false;
-  const knock = knockKey(prefix, epoch);
+  const knock = knockKey(prefix, state.epoch);
+  const watchMs = 2 * Math.max(staleReadsMsMax, boundOf(state, true));
   await putText(objects, knock, `${owner.label} ${nonce().join('.')}\n`);
   const startMs = clock.nowMs();
-  while (clock.nowMs() - startMs < 2 * staleReadsMsMax) {
-    const lookMs = (2 * staleReadsMsMax) / LOOKS_PER_WATCH;
+  while (clock.nowMs() - startMs < watchMs) {
+    const lookMs = watchMs / LOOKS_PER_WATCH;
     await new Promise<void>((done) => clock.setTimer(lookMs, done, { keepsAlive: true }));
     if ((await getPatiently(objects, knock, 0, 1)) === undefined) return true;
     const next = recordKey(prefix, end.number);

@@ -24,21 +24,36 @@ export interface EpochBody {
   readonly sealed: number;
   /** Undefined: whoever claimed it did not say. */
   readonly owner?: OwnerToken | undefined;
+  /** Undefined: it did not say. */
+  readonly staleReads?: StaleReads | undefined;
+}
+
+/** How late an answer to a read may be, in milliseconds. */
+export interface StaleReads {
+  /** Of the owner itself. */
+  readonly ownMs: number;
+  /** The longest of those before it that it waits for until its first consistency point, or its own. */
+  readonly dueMs: number;
 }
 
 const NUMBERS = /^base (\d+)\nfirst (\d+)\nsealed (\d+)\n/;
+const STALE_READS = /\nstale (\d+) (\d+)\n/;
 const OWNER = /\nowner (\S+) (\S+) (\S+)\n/;
 /** Of the first version, without owner and check. */
 const BARE = /^base \d+\nfirst \d+\nsealed \d+\n$/;
 const CHECK = /check ([0-9a-f]{8})\n$/;
 
 export function epochText(body: EpochBody, nonce: Uint8Array): string {
-  const { base, first, sealed, owner } = body;
+  const { base, first, sealed, owner, staleReads } = body;
   const words =
     owner === undefined ? ['-', '-', '-'] : [owner.machine, owner.program, owner.label].map(toWord);
+  const stale =
+    staleReads === undefined
+      ? ''
+      : `stale ${[staleReads.ownMs, staleReads.dueMs].map(Math.ceil).join(' ')}\n`;
   const text =
     `base ${base}\nfirst ${first}\nsealed ${sealed}\n` +
-    `owner ${words.join(' ')}\nnonce ${toHex(nonce)}\n`;
+    `owner ${words.join(' ')}\n${stale}nonce ${toHex(nonce)}\n`;
   return `${text}check ${checkOf(text)}\n`;
 }
 
@@ -52,10 +67,17 @@ export function parseEpoch(text: string, name: string): EpochBody {
     throw new StoreError('corrupt', `${name} is damaged: ${JSON.stringify(text.slice(0, 200))}`);
   }
   const [, base, first, sealed] = numbers.map(Number) as [number, number, number, number];
+  const [ownMs, dueMs] = STALE_READS.exec(text)?.slice(1).map(Number) ?? [];
+  const body = {
+    base,
+    first,
+    sealed,
+    ...(ownMs === undefined || dueMs === undefined ? {} : { staleReads: { ownMs, dueMs } }),
+  };
   const words = OWNER.exec(text)?.slice(1) ?? ['-'];
-  if (words[0] === '-') return { base, first, sealed };
+  if (words[0] === '-') return body;
   const [machine = '', program = '', label = ''] = words.map(decodeURIComponent);
-  return { base, first, sealed, owner: { machine, program, label } };
+  return { ...body, owner: { machine, program, label } };
 }
 
 function toWord(text: string): string {

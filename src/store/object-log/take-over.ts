@@ -25,7 +25,7 @@ import {
   putText,
   walkChain,
 } from './chain-walk.js';
-import { epochText, type OwnerToken } from './epoch-object.js';
+import { epochText, type OwnerToken, type StaleReads } from './epoch-object.js';
 import { RecordChain } from './record-chain.js';
 
 /** After so many SEALs that came too late one is put ahead of a busy owner. */
@@ -103,6 +103,7 @@ export async function takeOver(
   bid: Bid,
   state: ChainState,
   end: ChainEnd,
+  staleReads?: StaleReads,
 ): Promise<Claim | undefined> {
   const { objects, prefix, owner, nonce } = bid;
   const sealed = await sealChain(bid, state, end);
@@ -114,7 +115,7 @@ export async function takeOver(
   bid.admit(end.cp.fsinfo);
   const epoch = state.epoch + 1;
   const first = sealed + EPOCH_GAP_RECORDS;
-  const claim = epochText({ base: end.cp.record, first, sealed, owner }, nonce());
+  const claim = epochText({ base: end.cp.record, first, sealed, owner, staleReads }, nonce());
   if ((await putText(objects, numberKey(prefix, 'epoch', epoch), claim)) === 'exists') {
     return undefined;
   }
