@@ -217,6 +217,8 @@ class Simulation {
     digest.add(end, this.#world.nowMs() * 1000);
     trace?.(`  the life ends: ${end}; under way: ${life.underWay().join('; ') || 'nothing'}`);
     this.#life = undefined;
+    // What it still does would be done to the next life: images are not on the machine.
+    life.isStopping = true;
     if (end === 'close') this.#harness.reopen();
     else this.#harness.cutPower();
     return end;

@@ -57,8 +57,6 @@ export async function cloneExternal(life: Life): Promise<void> {
 /** For a while an image is away, or some of its reads fail. */
 export async function troubleExternal(life: Life): Promise<void> {
   const { random, parts } = life;
-  // Of the next life it is no business of this one.
-  if (life.hasStopped) return;
   const known = [...parts.images].filter(([, image]) => image.isTakenOn && !image.isMissing);
   const [path, image] = life.pick(known) ?? [];
   if (path === undefined || image === undefined) return;
