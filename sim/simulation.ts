@@ -54,6 +54,7 @@ const ACTS_SPREAD = 1.5;
  * The medium may never be called again, as when the store is full: then power is cut all the same.
  */
 const END_MS_MAX = 1500;
+const END_ACTS_MAX = 2000;
 /** Every so many seeds begin with a store that is nearly full. */
 const BALLAST_SEEDS = 12;
 /** Every so many seeds have images outside of the store. */
@@ -262,9 +263,15 @@ class Simulation {
         if (life.actCount < acts) this.#world.setTimer(1, look);
         else {
           this.#end(life, plan, fibers, resolve);
-          this.#world.setTimer(END_MS_MAX, () => {
-            if (!isOver) this.#end(life, 'cut', fibers, resolve);
-          });
+          const endMs = this.#world.nowMs() + END_MS_MAX;
+          const actsMax = life.actCount + END_ACTS_MAX;
+          const wait = (): void => {
+            if (isOver) return;
+            const isLong = this.#world.nowMs() >= endMs || life.actCount >= actsMax;
+            if (isLong) this.#end(life, 'cut', fibers, resolve);
+            else this.#world.setTimer(1, wait);
+          };
+          wait();
         }
       };
       look();
