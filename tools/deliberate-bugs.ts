@@ -36,7 +36,11 @@ interface Outcome {
 function runNode(copy: string, args: readonly string[]): Promise<Outcome> {
   const startedMs = performance.now();
   return new Promise((resolvePromise) => {
-    const run = spawn(process.execPath, ['--import', 'tsx', ...args], { cwd: copy });
+    // A group of its own: a test that spins is a process of its own, and has to end with it.
+    const run = spawn(process.execPath, ['--import', 'tsx', ...args], {
+      cwd: copy,
+      detached: true,
+    });
     let said = '';
     const listen = (chunk: Buffer): void => {
       said += chunk.toString();
@@ -44,12 +48,22 @@ function runNode(copy: string, args: readonly string[]): Promise<Outcome> {
     run.stdout.on('data', listen);
     run.stderr.on('data', listen);
     let isHung = false;
+    const killGroup = (): void => {
+      try {
+        if (run.pid !== undefined) process.kill(-run.pid, 'SIGKILL');
+      } catch {
+        // All of it has ended.
+      }
+    };
     const timer = setTimeout(() => {
       isHung = true;
-      run.kill('SIGKILL');
+      killGroup();
     }, TIMEOUT_MS);
+    process.once('exit', killGroup);
+    run.on('exit', killGroup);
     run.on('close', (status) => {
       clearTimeout(timer);
+      process.off('exit', killGroup);
       const kind = isHung ? 'hung' : status === 0 ? 'passed' : 'failed';
       resolvePromise({ kind, said, seconds: (performance.now() - startedMs) / 1000 });
     });
@@ -196,6 +210,7 @@ async function main(): Promise<void> {
     for (const { name, what } of bugs) console.log(`${name.padEnd(28)}${what}`);
     return;
   }
+  process.once('SIGINT', () => process.exit(130));
   const copy = makeCopy();
   const missed: string[] = [];
   try {

@@ -27,6 +27,9 @@ interface Disk {
   readonly blocks: Map<number, { readonly seed: number; readonly bytes: number }>;
 }
 
+/** Of virtual time, for splits that take milliseconds. */
+const SPLIT_MS_MAX = 3_600_000;
+
 class Driver {
   readonly #random: Random;
   readonly #test: TestStore;
@@ -179,9 +182,17 @@ class Driver {
     await this.#try(async () => {
       const job = await this.#test.store.split(name, { mode, pace: 'now' });
       job.done.catch(() => undefined);
-      if (this.#random.chance(0.6)) await job.done;
+      if (this.#random.chance(0.6)) await this.#ended(job.done, name);
       else for (let turn = this.#random.below(9); turn > 0; turn--) await this.#test.clock.yield();
     });
+  }
+
+  /** One whose certificate is refuted would try again, for ever. */
+  async #ended(done: Promise<void>, name: string): Promise<void> {
+    const { clock, store } = this.#test;
+    const isLate = clock.sleep(SPLIT_MS_MAX).then(() => 'late');
+    if ((await Promise.race([done, isLate])) !== 'late') return;
+    assert.fail(`the split of ${name} does not end: ${store.show(name).split?.reason}`);
   }
 
   async #undo(): Promise<void> {
