@@ -6,7 +6,8 @@ import { simulateServers } from './servers.js';
 test('seeds, three servers', async () => {
   let takeOvers = 0;
   let deposed = 0;
-  // Enough of them that some are deposed. 22: a key whose record had been deleted by a successor looked as if nobody had sealed.
+  // 22: a key whose record had been deleted by a successor looked as if nobody had sealed. The
+  // others: enough that somebody is deposed.
   for (const seed of [1, 2, 5, 22]) {
     const { counts } = await simulateServers({ seed, servers: 3 });
     takeOvers += counts.takeOvers ?? 0;

@@ -23,7 +23,7 @@ export const SLAB_BUFFERS = 1 << SLAB_SHIFT;
 const SLAB_MASK = SLAB_BUFFERS - 1;
 const BLOCK_WORDS = BLOCK_BYTES / 4;
 /** So many clean buffers stay: several times what the steps that are under way look at. */
-export const CLEAN_MIN = 64;
+const CLEAN_MIN = 64;
 
 export const BUFFER_FREE = 0;
 export const BUFFER_CLEAN = 1;

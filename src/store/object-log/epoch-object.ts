@@ -32,7 +32,7 @@ export interface EpochBody {
 export interface StaleReads {
   /** Of the owner itself. */
   readonly ownMs: number;
-  /** The longest of those before it that it waits for until its first consistency point, or its own. */
+  /** That, or a longer one of those before it, for which it waits before its first CP. */
   readonly dueMs: number;
 }
 
