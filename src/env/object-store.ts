@@ -13,7 +13,10 @@ import { isStoreError, StoreError } from '../base/store-error.js';
 
 export interface ObjectStore {
   readonly name: string;
-  /** Creates the object from the chunks in order, or answers 'exists' and changes nothing. */
+  /**
+   * Creates the object from the chunks in order, or answers 'exists' and changes nothing. The
+   * caller leaves their bytes alone until it is settled.
+   */
   putNew(key: string, chunks: readonly Uint8Array[]): Promise<'created' | 'exists'>;
   /**
    * The object's bytes, or the part [offset, offset + length) of them (shorter where it ends);

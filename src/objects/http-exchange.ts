@@ -117,7 +117,8 @@ function readWhole(response: IncomingMessage): Promise<Uint8Array> {
     if (!(wanted <= ANSWER_BYTES_MAX)) {
       response.destroy(new Error(`an answer of ${length} bytes was not asked for`));
     }
-    const body = new Uint8Array(wanted <= ANSWER_BYTES_MAX ? wanted : 0);
+    // Not zeroed: it is handed on only if every byte of it came.
+    const body = Buffer.allocUnsafeSlow(wanted <= ANSWER_BYTES_MAX ? wanted : 0);
     let filled = 0;
     response.on('data', (chunk: Buffer) => {
       body.set(chunk, filled);

@@ -73,8 +73,8 @@ export class S3ObjectStore implements ObjectStore {
 
   putNew(key: string, chunks: readonly Uint8Array[]): Promise<'created' | 'exists'> {
     if (key === '') return Promise.reject(new StoreError('invalid', 'an object needs a key'));
-    // Copied: what is sent must be what was hashed, whatever the caller does with its buffers.
-    const body = joined(chunks);
+    const [only] = chunks;
+    const body = only === undefined || chunks.length > 1 ? joined(chunks) : only;
     return this.#puts.run(() => this.#put(key, body));
   }
 

@@ -4,7 +4,10 @@
  * 1. A FLUSH covers every unlogged write of its trees and every act and range op before it.
  * 2. What goes into a group is read in one synchronous step from the live trees: the latest content
  *    of each block, behind all acts and range ops. A group leaves the store as it was at that step.
- * 3. Acts and range ops of the frozen generation are logged under its number: replayed over a later
+ * 3. A FLUSH is answered when its round and all before it are durable: what it covers may have gone
+ *    into one of those. Where the medium takes several rounds at once they are collected one after
+ *    the other all the same, and answered in that order.
+ * 4. Acts and range ops of the frozen generation are logged under its number: replayed over a later
  *    consistency point they would undo what it holds.
  */
 import { crc32 } from '../base/checksum.js';
@@ -33,11 +36,16 @@ interface Request {
   readonly reject: (error: unknown) => void;
 }
 
+/** A round that the medium has, or one that could not be collected. */
+type Appending = { readonly done: Promise<void> } | { readonly failure: unknown };
+
 export class LogWriter {
   readonly #engine: Engine;
   #requests: Request[] = [];
   #running = false;
-  /** Rounds follow one another, so the payload of a small one needs no memory of its own. */
+  /** Rounds that the medium has, the oldest first; none rejects. */
+  #underWay: Promise<void>[] = [];
+  /** Where payload goes into the log one round is under way: a small one needs no own memory. */
   readonly #scratch = Buffer.alloc(SCRATCH_BLOCKS * BLOCK_BYTES);
 
   constructor(engine: Engine) {
@@ -54,25 +62,38 @@ export class LogWriter {
 
   async #run(): Promise<void> {
     this.#running = true;
+    const { logsAtOnce } = this.#engine.medium;
     while (this.#requests.length > 0) {
+      while (this.#underWay.length >= logsAtOnce) await this.#underWay[0];
       const requests = this.#requests;
       this.#requests = [];
-      try {
-        this.#engine.assertAlive();
-        await this.#round(new Set(requests.flatMap((request) => request.trees)));
-        this.#engine.assertAlive();
-        for (const { resolve } of requests) resolve();
-      } catch (error) {
-        for (const { reject } of requests) reject(error);
-      }
+      const appending = await this.#append(new Set(requests.flatMap(({ trees }) => trees)));
+      const before = this.#underWay.at(-1);
+      const answered = this.#answer(requests, appending, before).finally(() => {
+        this.#underWay = this.#underWay.filter((each) => each !== answered);
+      });
+      this.#underWay.push(answered);
     }
     this.#running = false;
   }
 
-  async #round(trees: ReadonlySet<Tree>): Promise<void> {
+  /** Collects a round and hands it to the medium; does not wait for what comes of that. */
+  async #append(trees: ReadonlySet<Tree>): Promise<Appending> {
     const engine = this.#engine;
-    const batches = await this.#collect(trees);
-    if (batches.length === 0) return;
+    try {
+      engine.assertAlive();
+      const batches = await this.#collect(trees);
+      const done = batches.length === 0 ? Promise.resolve() : this.#appendBatches(batches);
+      // Heard by who answers.
+      done.catch(() => undefined);
+      return { done };
+    } catch (error) {
+      return { failure: error };
+    }
+  }
+
+  async #appendBatches(batches: readonly LogBatch[]): Promise<void> {
+    const engine = this.#engine;
     let outcome: 'durable' | 'full';
     try {
       outcome = await engine.medium.appendLog(batches);
@@ -85,6 +106,25 @@ export class LogWriter {
     else engine.changed();
   }
 
+  async #answer(
+    requests: readonly Request[],
+    appending: Appending,
+    before: Promise<void> | undefined,
+  ): Promise<void> {
+    await before;
+    const fail = (error: unknown): void => {
+      for (const { reject } of requests) reject(error);
+    };
+    if ('failure' in appending) return fail(appending.failure);
+    try {
+      await appending.done;
+      this.#engine.assertAlive();
+      for (const { resolve } of requests) resolve();
+    } catch (error) {
+      fail(error);
+    }
+  }
+
   async #collect(trees: ReadonlySet<Tree>): Promise<LogBatch[]> {
     const { medium } = this.#engine;
     for (;;) {
@@ -95,7 +135,10 @@ export class LogWriter {
       const written = medium.logsData ? Promise.resolve() : this.#placeDirty(trees);
       const collector = new Collector(this.#engine, medium.logsData, this.#scratch);
       const batches = collector.takeTrees(trees) ? collector.finish(trees) : undefined;
-      await written;
+      await written.catch((error: unknown) => {
+        // What was collected counts as logged, and never will be.
+        throw this.#engine.fail(error);
+      });
       if (batches !== undefined) return batches;
       await this.#load(trees);
     }

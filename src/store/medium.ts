@@ -106,6 +106,8 @@ export interface Medium {
   readonly logsData: boolean;
   /** A consistency point is to be taken, though nothing has changed, before anything is logged. */
   readonly commitIsDue: boolean;
+  /** Calls of `appendLog` that may be under way at once. They are durable in order. */
+  readonly logsAtOnce: number;
   /** So many blocks are taken for one of metadata. */
   readonly metaCopies: number;
   /** Every VBN is below this. */
@@ -122,12 +124,16 @@ export interface Medium {
 
   /** Reads `into.length` blocks that begin at this VBN; checks nothing. */
   readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void>;
-  /** Reads the second copy of a metadata block; false if the medium keeps none. */
+  /** True: it is worth telling what will be read soon. */
+  readonly readsAhead: boolean;
+  /** These blocks will be read soon. Says nothing of failures: the read does. */
+  readAhead(vbn: number, count: number): void;
   /**
    * Reads a block whose checksum is wrong once more, past all that is kept of it: its bytes may
    * have changed on their way. False: another reading would not differ.
    */
   readAgain(vbn: number, into: Uint8Array): Promise<boolean>;
+  /** Reads the second copy of a metadata block; false if the medium keeps none. */
   readSecondCopy(vbn: number, into: Uint8Array): Promise<boolean>;
   /** Writes the good bytes over the damaged copy of a metadata block. */
   heal(vbn: number, bytes: Uint8Array, which: 'first' | 'second'): Promise<void>;

@@ -22,6 +22,7 @@ import {
   SOURCE_VBN,
 } from './block-source.js';
 import { type Externals, externalUnder } from './externals.js';
+import { ReadAhead } from './read-ahead.js';
 import type { Missing, Resolver } from './resolution.js';
 
 /** Reads of fewer blocks than this stay in memory. */
@@ -58,11 +59,14 @@ export class Reader {
   readonly #engine: Engine;
   readonly source: BlockSource;
   readonly externals: Externals;
+  readonly #ahead: ReadAhead | undefined;
 
   constructor(engine: Engine, resolver: Resolver) {
     this.#engine = engine;
     this.source = new BlockSource(engine, resolver);
     this.externals = resolver.externals;
+    if (!engine.medium.readsAhead) return;
+    this.#ahead = new ReadAhead(engine, this, new BlockSource(engine, resolver));
   }
 
   read(target: ReadTarget, offset: number, into: Uint8Array): void | Promise<void> {
@@ -107,8 +111,11 @@ export class Reader {
       const missing = this.#collect(target.head, offset, into, wanted);
       if (missing.length === 0) {
         // Still the same synchronous step: the reads count from here on.
-        await this.#fetchAll(target, wanted, offset, into);
-        return;
+        const reading = this.#fetchAll(target, wanted, offset, into);
+        // Behind it: what is wanted now is asked for before what will be.
+        const fbn = Math.floor(offset / BLOCK_BYTES);
+        this.#ahead?.note(target, fbn, Math.ceil((offset + into.length) / BLOCK_BYTES) - fbn);
+        return reading;
       }
       try {
         await this.loadAll(missing);

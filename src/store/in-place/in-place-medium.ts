@@ -64,6 +64,8 @@ export class InPlaceMedium implements Medium {
   readonly logsData = true;
   readonly commitIsDue = false;
   readonly copiesBlocks = true;
+  readonly readsAhead = false;
+  readonly logsAtOnce = 1;
   readonly metaCopies = 2;
   readonly #device: Device;
   readonly #allocator: SegmentAllocator;
@@ -142,6 +144,9 @@ export class InPlaceMedium implements Medium {
   readBlocks(vbn: number, into: readonly Uint8Array[]): Promise<void> {
     return this.#device.read(vbn * BLOCK_BYTES, into);
   }
+
+  /** The system reads ahead of who reads a file, and keeps it. */
+  readAhead(): void {}
 
   readAgain(): Promise<boolean> {
     return Promise.resolve(false);

@@ -19,7 +19,8 @@ export async function putCpRecord(
 ): Promise<{ readonly record: number; readonly indexKey: string }> {
   const record = chain.open();
   const block = encodeFsinfo(fsinfo);
-  chain.copyIn(record, block, { treeId: 0, fbn: 0, level: 0, crc: crc32(block), kind: 'meta' });
+  const tag = { treeId: 0, fbn: 0, level: 0, crc: crc32(block), kind: 'meta' } as const;
+  chain.copyIn(record, block, [tag]);
   record.cpNumber = fsinfo.cpNumber;
   // A later record may have been opened meanwhile: the chain is acknowledged in order all the
   // same.

@@ -20,12 +20,7 @@ import {
   RECORD_BLOCKS_MAX,
   type TagKind,
 } from '../../layout/log-record.js';
-import {
-  SEGMENT_DATA,
-  SEGMENT_META,
-  USAGE_ENTRIES_PER_BLOCK,
-  usageLive,
-} from '../../layout/usage-entry.js';
+import { SEGMENT_DATA, USAGE_ENTRIES_PER_BLOCK, usageLive } from '../../layout/usage-entry.js';
 import type { Generation } from '../generation.js';
 import type {
   CommitRequest,
@@ -49,20 +44,29 @@ import { putCpRecord } from './cp-record.js';
 import { type LocalLog, type LocalLogStats, namingOf } from './local-log/local-log.js';
 import { namesLog } from './local-log/log-heads.js';
 import type { ObjectLogPlace } from './object-log-place.js';
+import { OpenRecords } from './open-records.js';
 import { Ownership } from './ownership.js';
 import { PinnedRecords } from './published/pinned-records.js';
 import type { StorePrefix } from './published/publication-objects.js';
-import { type OpenRecord, RecordChain, recordKey } from './record-chain.js';
+import { RecordChain, recordKey } from './record-chain.js';
 import { RecordLedger } from './record-ledger.js';
 import { SLOP_BLOCKS } from './slop.js';
 import { splitUnits } from './split-units.js';
 import { type UsageParts, writeUsage } from './usage-writer.js';
 
-/** A consistency point is taken when the chain has grown by so many records. */
-const RECORDS_PER_CP = 64;
+/**
+ * A consistency point is taken when the chain has grown by so much: an open reads all of it, one
+ * record after the other. Of small ones, which FLUSHes make, there may be more: a consistency point
+ * costs half a dozen PUTs itself.
+ */
+const RECORDS_PER_CP = 256;
+const BLOCKS_PER_CP = 64 * RECORD_BLOCKS_MAX;
 
-/** Memory for what was read ahead. */
-const AHEAD_BYTES = 16 * MIB;
+/** While one record is on its way the next FLUSHes gather: more at once make smaller records. */
+const LOGS_AT_ONCE = 2;
+
+/** Memory for what was read ahead: twice what read-ahead.ts asks for. */
+const AHEAD_BYTES = 48 * MIB;
 
 export class ObjectLogMedium implements Medium {
   readonly kind = 'object-log';
@@ -71,12 +75,14 @@ export class ObjectLogMedium implements Medium {
   commitIsDue: boolean;
   readonly #localLog: LocalLog | undefined;
   readonly copiesBlocks = false;
+  readonly readsAhead = true;
+  readonly logsAtOnce: number;
   readonly metaCopies = 1;
   readonly #objects: ObjectStore;
   readonly #prefix: string;
   readonly #chain: RecordChain;
   readonly #epoch: number;
-  readonly #open: Record<TagKind, OpenRecord | undefined> = { data: undefined, meta: undefined };
+  readonly #open: OpenRecords;
   readonly #ledger = new RecordLedger();
   /** Records that other stores read, through what is published. */
   readonly pins = new PinnedRecords();
@@ -87,7 +93,9 @@ export class ObjectLogMedium implements Medium {
   #liveBlocks: number;
   readonly #generations = new Set<Generation>();
   readonly #inFlight = new VbnSet();
-  readonly #replayFrom = new Map<number, number>();
+  /** By consistency point: where the log that it leaves begins, and the blocks put before. */
+  readonly #replayFrom = new Map<number, { readonly record: number; readonly blocks: number }>();
+  #blocksBefore = 0;
   #freedBlocks = 0;
   readonly #dead: number[] = [];
   readonly #oldIndexKeys: string[] = [];
@@ -102,6 +110,8 @@ export class ObjectLogMedium implements Medium {
     this.#place = place;
     this.#localLog = place.localLog;
     this.logsData = place.localLog?.isUsed === true;
+    // A ring of a local log takes one group after the other.
+    this.logsAtOnce = this.logsData ? 1 : LOGS_AT_ONCE;
     this.commitIsDue = place.localLog !== undefined || namesLog(place.fsinfo);
     this.#objects = place.objects;
     this.#prefix = place.prefix;
@@ -120,6 +130,12 @@ export class ObjectLogMedium implements Medium {
       },
       place.first,
     );
+    this.#open = new OpenRecords({
+      chain: this.#chain,
+      ledger: this.#ledger,
+      inFlight: this.#inFlight,
+      currentCp: () => this.#attached.currentCp(),
+    });
   }
 
   get name(): string {
@@ -207,6 +223,11 @@ export class ObjectLogMedium implements Medium {
       Math.floor((vbn + end) / SEGMENT_BLOCKS) === record &&
       this.#chain.blockInMemory(vbn + end) === undefined
     );
+  }
+
+  readAhead(vbn: number, count: number): void {
+    // What is on its way out is read from there, and what is not yet has no object to be read from.
+    if (this.#chain.blockInMemory(vbn) === undefined) this.#cache.readAhead(vbn, count);
   }
 
   /** Blocks of one record; fewer where it ends. */
@@ -307,12 +328,17 @@ export class ObjectLogMedium implements Medium {
   place(kind: TagKind, pieces: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
     const vbns: number[] = [];
     for (const piece of pieces) {
-      for (let at = 0; at < piece.length; at += BLOCK_BYTES) {
-        const block = piece.subarray(at, at + BLOCK_BYTES);
-        const tag = tags[vbns.length] as BlockTag;
-        const vbn = this.#chain.copyIn(this.#openOf(kind), block, tag);
-        this.#inFlight.add(vbn);
-        vbns.push(vbn);
+      for (let at = 0; at < piece.length; ) {
+        const record = this.#open.of(kind);
+        const count = Math.min(record.room, (piece.length - at) / BLOCK_BYTES);
+        const end = at + count * BLOCK_BYTES;
+        this.#open.copyIn(
+          record,
+          piece.subarray(at, end),
+          tags.slice(vbns.length, vbns.length + count),
+          vbns,
+        );
+        at = end;
       }
     }
     this.#liveBlocks += vbns.length;
@@ -332,17 +358,15 @@ export class ObjectLogMedium implements Medium {
   placeApart(blocks: readonly Uint8Array[], tags: readonly BlockTag[]): Placed {
     const vbns: number[] = [];
     // Records of lower numbers must not wait to be full: they are acknowledged before these.
-    this.#closeAll();
+    this.#open.closeAll();
     for (let start = 0; start < blocks.length; start += RECORD_BLOCKS_MAX) {
       const record = this.#chain.open();
       this.#ledger.opened(record.number, SEGMENT_DATA);
       blocks.slice(start, start + RECORD_BLOCKS_MAX).forEach((block, index) => {
-        const vbn = this.#chain.copyIn(record, block, tags[start + index] as BlockTag);
-        this.#inFlight.add(vbn);
-        vbns.push(vbn);
+        this.#open.copyIn(record, block, [tags[start + index] as BlockTag], vbns);
       });
       record.cpNumber = this.#attached.currentCp();
-      this.#closeRecord(record);
+      this.#open.closeRecord(record);
     }
     this.#liveBlocks += vbns.length;
     return { vbns, written: this.#chain.throttle() };
@@ -373,39 +397,6 @@ export class ObjectLogMedium implements Medium {
     const record = object === undefined ? undefined : decodeRecord(object, this.#fsinfo.uuid);
     if (object === undefined || record?.number !== number) return undefined;
     return { record, object };
-  }
-
-  #openOf(kind: TagKind): OpenRecord {
-    let open = this.#open[kind];
-    if (open?.isFull === true) {
-      this.#close(kind);
-      open = undefined;
-    }
-    if (open === undefined) {
-      open = this.#chain.open();
-      this.#open[kind] = open;
-      this.#ledger.opened(open.number, kind === 'data' ? SEGMENT_DATA : SEGMENT_META);
-    }
-    return open;
-  }
-
-  #close(kind: TagKind): void {
-    const open = this.#open[kind];
-    if (open === undefined) return;
-    open.cpNumber = this.#attached.currentCp();
-    this.#open[kind] = undefined;
-    this.#closeRecord(open);
-  }
-
-  #closeRecord(record: OpenRecord): void {
-    this.#ledger.closed(record);
-    this.#chain.close(record, 'data');
-  }
-
-  /** Closes both open records, in order of their numbers. */
-  #closeAll(): void {
-    this.#close('data');
-    this.#close('meta');
   }
 
   adopt(vbn: number, _kind: TagKind, generation: Generation): void {
@@ -442,29 +433,25 @@ export class ObjectLogMedium implements Medium {
       return outcome;
     }
     for (const batch of batches) {
-      for (const entries of splitUnits(batch.units)) {
-        const record = this.#openOf('data');
-        record.entries = entries;
-        this.#open.data = undefined;
-        this.#close('meta');
-        record.cpNumber = batch.cpNumber;
-        this.#closeRecord(record);
-      }
+      for (const entries of splitUnits(batch.units)) this.#open.closeWith(entries, batch.cpNumber);
     }
-    this.#closeAll();
+    this.#open.closeAll();
     await this.#chain.acknowledged(this.#chain.next - 1);
     return 'durable';
   }
 
   get logIsHalfFull(): boolean {
     if (this.logsData && this.#localLog?.isHalfFull === true) return true;
-    return this.#chain.next - this.#fsinfo.replayFrom >= RECORDS_PER_CP;
+    return (
+      this.#chain.next - this.#fsinfo.replayFrom >= RECORDS_PER_CP ||
+      this.#open.blocksClosed - this.#blocksBefore >= BLOCKS_PER_CP
+    );
   }
 
   freezeLog(cpNumber: number): void {
     this.#localLog?.freeze(cpNumber);
-    const open = [this.#open.data, this.#open.meta].flatMap((record) => record?.number ?? []);
-    this.#replayFrom.set(cpNumber, Math.min(this.#chain.next, ...open));
+    const { first, blocksClosed } = this.#open;
+    this.#replayFrom.set(cpNumber, { record: first, blocks: blocksClosed });
   }
 
   async *recover(pass: RecoveryPass): AsyncGenerator<RecoveredBatch> {
@@ -489,11 +476,12 @@ export class ObjectLogMedium implements Medium {
     const { generation } = request;
     const freed = request.freedData;
     // Every record that this generation has blocks in is closed before its blocks are counted.
-    this.#closeAll();
-    const replayFrom = this.#replayFrom.get(generation.number);
-    invariant(replayFrom !== undefined, 'the log was marked when the generation was frozen');
+    this.#open.closeAll();
+    const logFrom = this.#replayFrom.get(generation.number);
+    invariant(logFrom !== undefined, 'the log was marked when the generation was frozen');
+    const replayFrom = logFrom.record;
     await writeUsage(this.#usageParts, generation, freed);
-    this.#closeAll();
+    this.#open.closeAll();
     const dead = await this.#findDead(generation, replayFrom);
     const before = this.#fsinfo;
     const fsinfo: Fsinfo = {
@@ -515,12 +503,13 @@ export class ObjectLogMedium implements Medium {
     // A successor of a clean store does not wait: nothing is answered from here on.
     if (request.clean) this.#ownership?.end();
     // A record that clients opened meanwhile has a lower number: it must not wait to be full.
-    this.#closeAll();
+    this.#open.closeAll();
     const cp = await putCpRecord({ ...this.#place, chain: this.#chain }, fsinfo);
     this.#oldIndexKeys.push(cp.indexKey);
     await this.#localLog?.committed(generation.number);
     this.commitIsDue = false;
     this.#fsinfo = fsinfo;
+    this.#blocksBefore = logFrom.blocks;
     this.#replayFrom.delete(generation.number);
     this.#generations.delete(generation);
     this.#ledger.forgetBelow(replayFrom, (record) => this.#isHeld(record));
@@ -537,7 +526,7 @@ export class ObjectLogMedium implements Medium {
       usage,
       chain: this.#chain,
       ledger: this.#ledger,
-      close: (record) => this.#closeRecord(record),
+      close: (record) => this.#open.closeRecord(record),
       adopt: (vbn, generation) => {
         this.#liveBlocks++;
         this.adopt(vbn, 'meta', generation);

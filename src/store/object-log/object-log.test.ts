@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import { SimulatedObjectStore } from '../../../sim/world/simulated-object-store.js';
 import { VirtualClock } from '../../../sim/world/virtual-clock.js';
 import { isStoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, MIB } from '../../base/units.js';
+import { BLOCK_BYTES, MIB, SEGMENT_BLOCKS } from '../../base/units.js';
 import type { Clock } from '../../env/clock.js';
 import { silentLog } from '../../env/log-sink.js';
 import { MemoryObjectStore } from '../../env/memory-object-store.js';
@@ -18,8 +18,9 @@ import { loadRecords, replayLog } from '../recovery.js';
 import { ExtentList, type Tree } from '../tree.js';
 import { numberKey, putText, walkChain } from './chain-walk.js';
 import { epochText } from './epoch-object.js';
+import { ObjectLogMedium } from './object-log-medium.js';
 import { formatObjectLog, openObjectLog } from './open.js';
-import { RecordChain } from './record-chain.js';
+import { RecordChain, recordKey } from './record-chain.js';
 
 const NOBODY = { put: () => undefined, remove: () => undefined };
 const PREFIX = 'p';
@@ -291,6 +292,24 @@ describe('object log: life', () => {
       isRunning = false;
       await placing;
     }
+  });
+
+  test('behind a FLUSH whose blocks could not be placed none is answered', async () => {
+    const objects = await newMemoryStore();
+    const engine = await openEngine(objects, systemClock);
+    const tree = await addTree(engine);
+    await engine.writer.flush([tree]);
+    const { medium } = engine;
+    assert.ok(medium instanceof ObjectLogMedium);
+    await putText(objects, recordKey(PREFIX, medium.vbnEnd / SEGMENT_BLOCKS), 'of somebody else');
+    const tag = { treeId: tree.id, fbn: 9, level: 0, crc: 0, kind: 'data' } as const;
+    await medium.placeApart([new Uint8Array(BLOCK_BYTES)], [tag]).written;
+    for (let turn = 0; turn < 100; turn++) await Promise.resolve();
+    await writeBlock(engine, tree, 1, 1);
+    const isFenced = (error: unknown): boolean => isStoreError(error, 'fenced');
+    await assert.rejects(engine.writer.flush([tree]), isFenced);
+    // Nothing is left to collect: all of it counts as logged.
+    await assert.rejects(engine.writer.flush([tree]), isFenced);
   });
 
   test('dead records are deleted: the store does not grow with overwrites', async () => {

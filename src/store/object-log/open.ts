@@ -116,7 +116,8 @@ async function putBase(
   const chain = new RecordChain(objects, identity, BASE);
   const record = chain.open();
   const block = encodeFsinfo(fsinfo);
-  chain.copyIn(record, block, { treeId: 0, fbn: 0, level: 0, crc: crc32(block), kind: 'meta' });
+  const tag = { treeId: 0, fbn: 0, level: 0, crc: crc32(block), kind: 'meta' } as const;
+  chain.copyIn(record, block, [tag]);
   chain.close(record, 'cp');
   try {
     await chain.acknowledged(record.number);

@@ -4,6 +4,7 @@ import { type PutFate, SimulatedObjectStore } from '../../../sim/world/simulated
 import { VirtualClock } from '../../../sim/world/virtual-clock.js';
 import { isStoreError } from '../../base/store-error.js';
 import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import type { ObjectStore } from '../../env/object-store.js';
 import { seededRandom } from '../../env/seeded-random.js';
 import { decodeRecord } from '../../layout/log-record.js';
 import { RecordChain, recordKey } from './record-chain.js';
@@ -33,7 +34,7 @@ class Scene {
   /** Puts a record with one block of this value. */
   put(chain: RecordChain, value: number): number {
     const record = chain.open();
-    chain.copyIn(record, new Uint8Array(BLOCK_BYTES).fill(value), TAG);
+    chain.copyIn(record, new Uint8Array(BLOCK_BYTES).fill(value), [TAG]);
     chain.close(record, 'data');
     return record.number;
   }
@@ -191,5 +192,39 @@ describe('record chain', () => {
     );
     assert.ok(windowMax > 100 && windowMax < 512, `${windowMax} ahead`);
     assert.equal(scene.valueAt(700), 700 % 256);
+  });
+
+  test('the memory of a record is used again only when nobody sends it any more', async () => {
+    const scene = new Scene();
+    // Sends what it was given as late as it can, each put of four later than the one before.
+    let puts = 0;
+    const sendsLate: ObjectStore = {
+      name: 'late',
+      get: (key) => scene.objects.get(key),
+      delete: (keys) => scene.objects.delete(keys),
+      list: (prefix) => scene.objects.list(prefix),
+      putNew: async (key, chunks) => {
+        await scene.clock.sleep(200 * (puts++ % 4));
+        return scene.objects.putNew(key, chunks);
+      },
+    };
+    const nonce = (): Uint8Array => new Uint8Array(16);
+    const identity = { uuid: UUID, lineage: 0, epoch: 1, nonce, prefix: 'p' };
+    const chain = new RecordChain(sendsLate, identity, 1);
+    const blocks = 100;
+    const tags = Array.from({ length: blocks }, () => TAG);
+    for (let value = 1; value <= 20; value++) {
+      const record = chain.open();
+      chain.copyIn(record, new Uint8Array(blocks * BLOCK_BYTES).fill(value), tags);
+      chain.close(record, 'data');
+      if (value % 4 === 0) await scene.clock.run(chain.acknowledged(value - 2));
+    }
+    await scene.clock.run(chain.acknowledged(20));
+    for (let value = 1; value <= 20; value++) {
+      const object = scene.objects.objects.get(recordKey('p', value));
+      const isWhole = object?.subarray(0, blocks * BLOCK_BYTES).every((byte) => byte === value);
+      assert.equal(isWhole, true, `record ${value}`);
+      assert.equal(scene.valueAt(value), value);
+    }
   });
 });

@@ -11,17 +11,15 @@
  */
 import { invariant } from '../../base/invariant.js';
 import { StoreError } from '../../base/store-error.js';
-import { BLOCK_BYTES, SEGMENT_BLOCKS } from '../../base/units.js';
+import { SEGMENT_BLOCKS } from '../../base/units.js';
 import { AmbiguousPutError, isPassingFailure, type ObjectStore } from '../../env/object-store.js';
-import type { LogEntry } from '../../layout/log-entry.js';
 import {
   type BlockTag,
   decodeRecord,
-  encodeRecordTrailer,
-  RECORD_BLOCKS_MAX,
   type RecordHead,
   type RecordKind,
 } from '../../layout/log-record.js';
+import { OpenRecord, RecordMemory } from './open-record.js';
 
 export interface ChainIdentity {
   readonly uuid: Uint8Array;
@@ -32,24 +30,6 @@ export interface ChainIdentity {
   readonly prefix: string;
   /** For `confirmedMs`; without it that stays 0. */
   readonly nowMs?: () => number;
-}
-
-/** A record that is still being filled, or on its way. */
-export class OpenRecord {
-  readonly number: number;
-  readonly blocks: Uint8Array[] = [];
-  readonly tags: BlockTag[] = [];
-  entries: readonly LogEntry[] = [];
-  cpNumber = 0;
-  closed = false;
-
-  constructor(number: number) {
-    this.number = number;
-  }
-
-  get isFull(): boolean {
-    return this.blocks.length >= RECORD_BLOCKS_MAX;
-  }
 }
 
 const IN_FLIGHT_MAX = 8;
@@ -68,6 +48,7 @@ export function recordKey(prefix: string, number: number): string {
 export class RecordChain {
   readonly #objects: ObjectStore;
   readonly #identity: ChainIdentity;
+  readonly #memory = new RecordMemory();
   #next: number;
   /** Every record below this is acknowledged. */
   #acknowledged: number;
@@ -118,7 +99,7 @@ export class RecordChain {
   }
 
   open(): OpenRecord {
-    const record = new OpenRecord(this.#next++);
+    const record = new OpenRecord(this.#next++, this.#memory);
     this.#unacknowledged.set(record.number, record);
     return record;
   }
@@ -126,7 +107,7 @@ export class RecordChain {
   /** The block, if its record is not acknowledged yet. */
   blockInMemory(vbn: number): Uint8Array | undefined {
     const record = this.#unacknowledged.get(Math.floor(vbn / SEGMENT_BLOCKS));
-    return record?.blocks[vbn % SEGMENT_BLOCKS];
+    return record?.block(vbn % SEGMENT_BLOCKS);
   }
 
   /** Sends the record on its way. Its blocks and entries do not change any more. */
@@ -158,8 +139,7 @@ export class RecordChain {
       cpNumber: record.cpNumber,
       nonce: nonce(),
     };
-    const trailer = encodeRecordTrailer(head, record.tags, record.entries);
-    await this.#putSettled(recordKey(prefix, record.number), [...record.blocks, trailer], head);
+    await this.#putSettled(recordKey(prefix, record.number), [record.encode(head)], head);
   }
 
   async #putSettled(key: string, chunks: readonly Uint8Array[], head: RecordHead): Promise<void> {
@@ -215,6 +195,7 @@ export class RecordChain {
       if (putMs === undefined) break;
       this.#landed.delete(first);
       this.#sent.delete(first);
+      this.#unacknowledged.get(first)?.release();
       this.#unacknowledged.delete(first);
       this.#acknowledged++;
       // When this one was created nobody had sealed before it: he would have met one of ours.
@@ -270,12 +251,9 @@ export class RecordChain {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  copyIn(record: OpenRecord, block: Uint8Array, tag: BlockTag): number {
-    const copy = new Uint8Array(BLOCK_BYTES);
-    copy.set(block);
-    record.blocks.push(copy);
-    record.tags.push(tag);
-    return record.number * SEGMENT_BLOCKS + record.blocks.length - 1;
+  /** Copies blocks into the record, which has room for them; returns the VBN of the first. */
+  copyIn(record: OpenRecord, blocks: Uint8Array, tags: readonly BlockTag[]): number {
+    return record.number * SEGMENT_BLOCKS + record.add(blocks, tags);
   }
 }
 

@@ -1,6 +1,6 @@
 /** What is known of records in memory: until the usage file says it, or until they are deleted. */
 import type { LogRecord } from '../../layout/log-record.js';
-import type { OpenRecord } from './record-chain.js';
+import type { OpenRecord } from './open-record.js';
 
 export class RecordLedger {
   /** Records that exist and may be dead at the next consistency point. */
@@ -15,8 +15,8 @@ export class RecordLedger {
     this.kinds.set(record, kind);
   }
 
-  closed({ number, blocks }: OpenRecord): void {
-    this.putBlocks.set(number, blocks.length);
+  closed({ number, blockCount }: OpenRecord): void {
+    this.putBlocks.set(number, blockCount);
   }
 
   /** In the chain, behind the last consistency point. */

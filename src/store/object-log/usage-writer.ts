@@ -17,7 +17,8 @@ import type { Generation } from '../generation.js';
 import { collectDirty, type MetafileEditor } from '../metafile.js';
 import type { Tree } from '../tree.js';
 import { popcountAll, type VbnSet } from '../vbn-set.js';
-import type { OpenRecord, RecordChain } from './record-chain.js';
+import type { OpenRecord } from './open-record.js';
+import type { RecordChain } from './record-chain.js';
 import type { RecordLedger } from './record-ledger.js';
 
 export interface UsageParts {
@@ -108,7 +109,7 @@ async function notePut(
   const buffer = await editor.edit(usage, fbn, generation);
   const words = editor.pool.wordsOf(buffer);
   const at = editor.pool.wordStart(buffer) + (record.number % USAGE_ENTRIES_PER_BLOCK) * 2;
-  if (usageLive(words[at] as number) > 0) words[at + 1] = record.blocks.length;
+  if (usageLive(words[at] as number) > 0) words[at + 1] = record.blockCount;
 }
 
 /**
@@ -128,7 +129,7 @@ function reserve(
     records.push(record);
   }
   const tag: BlockTag = { treeId: 0, fbn, level, crc: 0, kind: 'meta' };
-  const vbn = chain.copyIn(record, new Uint8Array(BLOCK_BYTES), tag);
+  const vbn = chain.copyIn(record, new Uint8Array(BLOCK_BYTES), [tag]);
   adopt(vbn, generation);
   return { record, vbn };
 }
@@ -141,7 +142,7 @@ function settle({ editor, usage }: UsageParts, assigned: ReadonlyMap<number, Res
       const bytes = editor.pool.bytes(buffer);
       const crc = crc32(bytes);
       const index = place.vbn % SEGMENT_BLOCKS;
-      (place.record.blocks[index] as Uint8Array).set(bytes);
+      (place.record.block(index) as Uint8Array).set(bytes);
       place.record.tags[index] = { ...(place.record.tags[index] as BlockTag), crc };
       editor.trees.settle(buffer, place.vbn, crc, undefined, 0, false);
     }

@@ -243,4 +243,54 @@ describe('block cache', () => {
     come(blockOf(1032));
     await assert.rejects(read, /no/);
   });
+
+  test('what is read ahead is fetched once, and served to who comes early', async () => {
+    const source = new Source();
+    const cache = new BlockCache(source.fetch, 8 << 20, undefined);
+    cache.readAhead(1024, 600);
+    cache.readAhead(1524, 300);
+    assert.deepEqual(source.fetches, [
+      [1024, 600],
+      [1624, 200],
+    ]);
+    await Promise.all([readSome(cache, 1024 + 590, 20), readSome(cache, 1024, 100)]);
+    await readSome(cache, 1024 + 100, 490);
+    await readSome(cache, 1024 + 610, 190);
+    assert.equal(source.fetches.length, 2);
+    assert.equal(cache.stats.memoryBytes, 0, 'what was read is not kept');
+    await readSome(cache, 1024, 1);
+    assert.equal(source.fetches.length, 3, 'nor served again: it may have been damaged on its way');
+  });
+
+  test("no more is read ahead than memory has room for; a failure is the reader's", async () => {
+    const source = new Source();
+    const cache = new BlockCache(source.fetch, 100 * BLOCK_BYTES, undefined);
+    cache.readAhead(1024, 80);
+    cache.readAhead(1224, 80);
+    assert.equal(source.fetches.length, 1);
+    const failing = new BlockCache(
+      () => Promise.reject(new StoreError('device', 'no')),
+      1 << 20,
+      undefined,
+    );
+    failing.readAhead(1024, 10);
+    await assert.rejects(readSome(failing, 1024, 1), /no/);
+  });
+
+  test('a block that is read again comes past what is kept of it, and is not served again', async () => {
+    const source = new Source();
+    const cache = new BlockCache(source.fetch, 1 << 20, undefined);
+    cache.readAhead(1024, 10);
+    await readSome(cache, 1030, 1);
+    const into = new Uint8Array(BLOCK_BYTES);
+    await cache.readAgain(1024, into);
+    assert.deepEqual(into, blockOf(1024));
+    await readSome(cache, 1025, 5);
+    assert.equal(source.fetches.length, 2, 'what stands beside it is kept');
+    await readSome(cache, 1024, 1);
+    assert.deepEqual(source.fetches.slice(1), [
+      [1024, 1],
+      [1024, 1],
+    ]);
+  });
 });

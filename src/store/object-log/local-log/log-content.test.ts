@@ -75,3 +75,11 @@ test('blocks that only memory has go in by content, behind acts, in groups that 
     assert.ok(groupHeaderBlocks(units.flat()) + payload.length <= GROUP_BLOCKS_MAX);
   }
 });
+
+test("a block is kept as it was, whatever its record's memory is used for next", () => {
+  const memory = contentOf(12 * SEGMENT_BLOCKS);
+  const batch = { cpNumber: 3, units: [[pointers(12, 100, 1)]], payload: [] };
+  const groups = withContent([batch], () => memory);
+  memory.fill(0xee);
+  assert.deepEqual(groups[0]?.payload, [contentOf(12 * SEGMENT_BLOCKS)]);
+});

@@ -47,7 +47,8 @@ function* contentOf(
     // They run on, so they are in one record: it is acknowledged as a whole.
     invariant(block !== undefined, 'the blocks of one record are in memory together');
     const { treeId, fbn } = entry;
-    yield [{ kind: 'data', treeId, fbn: fbn + index, crc, payloadIndex: 0 }, block];
+    // A copy: its record may be acknowledged, and the memory used again, before the ring has it.
+    yield [{ kind: 'data', treeId, fbn: fbn + index, crc, payloadIndex: 0 }, block.slice()];
   }
 }
 
