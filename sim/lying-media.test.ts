@@ -178,7 +178,9 @@ function followerOf(key: string): string {
 
 /** What a run may say when the medium has lied: it is wrong, or the store refuses it. */
 function isFoundOut(error: unknown): boolean {
-  return error instanceof Violation || isStoreError(error, 'corrupt');
+  if (error instanceof Violation || isStoreError(error, 'corrupt')) return true;
+  // Of a local log both heads may be read wrong: then it does not look like one.
+  return isStoreError(error, 'invalid') && error.message.includes('it is no local log');
 }
 
 const SHORT = { actsMin: 600, cutsMin: 8 };
