@@ -21,7 +21,7 @@ const COPIED = ['src', 'sim', 'test', 'tools', 'package.json', 'tsconfig.json'];
 /** A run that hangs is told from one that catches the bug. */
 const TIMEOUT_MS = 900_000;
 /** Random runs, from seed 1 on, one of which must come upon a bug. */
-const SEEDS_MAX = 40;
+const SEEDS_MAX = 100;
 /** Positions of a run with rot. */
 const POSITIONS_MAX = 400;
 const LINE_COLUMNS = 160;
