@@ -112,7 +112,7 @@ async function besideClient(report: Report, lab: SplitLab, idleS: number): Promi
   if (ROWS === 'balanced') return;
   const others: readonly (readonly [string, Way, number])[] = [
     ['qemu block-stream', QEMU, PAIRS],
-    [`qemu block-stream, ${rate}`, { kind: 'qemu', bytesPerSecond }, PAIRS],
+    [`qemu block-stream, ${rate}`, { kind: 'qemu', bytesPerSecond }, 1],
     ['Keiki, now', NOW, PAIRS],
   ];
   for (const [what, way, count] of others) {

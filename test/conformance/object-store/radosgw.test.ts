@@ -9,6 +9,7 @@ import { seededRandom } from '../../../src/env/seeded-random.js';
 import { bucketTrouble } from '../../../src/objects/bucket-rules.js';
 import { probeObjectStore } from '../../../src/objects/probe.js';
 import { objectStoreContract } from '../../contract/object-store.js';
+import { publishAcrossStores } from '../../support/published-story.js';
 import { RealCeph } from '../../support/real-ceph.js';
 import { newBucket, testS3 } from '../../support/s3-client.js';
 import { mainJobOn } from './main-job-on-s3.js';
@@ -158,6 +159,19 @@ describe('a real Ceph', () => {
       await scene.lab.stop();
       await scene.check();
     });
+  });
+
+  test('a snapshot that is published, cloned by another store, and split; both servers are killed', async () => {
+    const bucket = bucketName();
+    (await newBucket({ endpoints: ceph.endpoints, bucket })).close();
+    const args = ceph.endpoints.flatMap((url) => ['--s3-endpoint', url]);
+    const { environment } = ceph;
+    await publishAcrossStores((which) => ({
+      address: `s3://${bucket}/${which}`,
+      args,
+      environment,
+      named: new RegExp(`${bucket}/[0-9a-f]{4}/shop$`),
+    }));
   });
 
   test('the main job of the README, with --store s3://...', async () => {
