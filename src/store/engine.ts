@@ -238,10 +238,12 @@ export class Engine {
 
   outOfSpace(): StoreError {
     const { totalBlocks, freeDataBlocks } = this.medium.space;
+    const isRefused = !this.medium.hasRoom({ dataBlocks: 0, metaBlocks: 1 }, 'client');
+    const but = freeDataBlocks > 0 && isRefused ? ', but none is left for metadata' : '';
     return new StoreError(
       'out-of-space',
-      `${this.medium.name} is full: data can take ${freeDataBlocks} of ${totalBlocks} blocks; ` +
-        'delete vdisks or snapshots',
+      `${this.medium.name} is full: data can take ${freeDataBlocks} of ${totalBlocks} blocks` +
+        `${but}; delete vdisks or snapshots`,
     );
   }
 
