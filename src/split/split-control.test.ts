@@ -21,11 +21,15 @@ const SIZE = 24 * MIB;
 /** A share fills a level-1 range in a step, and is charged for it: both are slow enough. */
 const SLOW = { pace: 'rate', rateBytesPerSecond: 2 * MIB } as const;
 
-function inEachWay(name: string, body: (test: TestStore, mode: SplitMode) => Promise<void>): void {
+function inEachWay(
+  name: string,
+  body: (test: TestStore, mode: SplitMode) => Promise<void>,
+  options: { readonly sizeBytes?: number } = {},
+): void {
   describe(name, () => {
     for (const medium of MEDIA) {
       for (const mode of MODES) {
-        test(`${medium}, ${mode}`, () => withStore(medium, {}, (store) => body(store, mode)));
+        test(`${medium}, ${mode}`, () => withStore(medium, options, (store) => body(store, mode)));
       }
     }
   });
@@ -102,6 +106,30 @@ inEachWay('what was not durable at the end is filled again', async (test, mode) 
   await reads(after.vdisk('clone'), content);
   await after.close();
 });
+
+const ROOMY = { sizeBytes: 160 * MIB };
+
+inEachWay(
+  'an undo takes no zeros away from the split of a clone',
+  async ({ store, clock }, mode) => {
+    const content = pattern(SIZE, 7);
+    content.fill(0, 5 * BLOCK_BYTES, 6 * BLOCK_BYTES);
+    await makeClones(store, content, 'clone');
+    await store.snapshot([{ vdisk: 'clone', snapshot: 's' }]);
+    await store.clone('clone@s', 'other');
+    await store.split('clone', { mode: 'copy', ...SLOW });
+    await clock.sleep(3000);
+    await store.split('other', { mode: 'copy', ...SLOW });
+    await clock.sleep(3000);
+    assert.ok((store.show('other').split?.positionBytes ?? 0) > MIB);
+    await store.cancelSplit('clone', { undo: true });
+    await store.changeSplit('other', { mode, pace: 'now' });
+    await clock.sleep(50_000);
+    assert.equal(store.show('other').split, undefined);
+    await reads(store.vdisk('other'), content);
+  },
+  ROOMY,
+);
 
 inEachWay('mode and policy change on the way, durably', async (test, mode) => {
   const { store, content } = await slowSplit(test, mode);

@@ -4,6 +4,7 @@
  * 1. A field is emptied only if it has the filled flag and, in the same synchronous step, the
  *    backing store names a block with the same checksum there: otherwise what was filled may be all
  *    that is left of it, and it stays.
+ *    Zeros stay, too, where another tree reads through this one.
  * 2. What was shared whole, and is named by both still, is taken back whole.
  * 3. The position is durable with the holes before it; after a crash the rest is undone.
  */
@@ -121,6 +122,8 @@ function emptyFields(parts: SplitParts, tree: Tree, fbn: number, from: Resolutio
     const end = (fbn + index + 1) * BLOCK_BYTES;
     const isFilled = ((words[at + 1] as number) & FLAG_FILLED) !== 0;
     if (!isFilled || end > tree.readThroughLimitBytes) continue;
+    // A split of what reads through this tree may have passed them: a block would come too late.
+    if (tree.overCount > 0 && vbnAt(words, at) === ZERO_VBN) continue;
     if (!isSame(words, at, from, index)) continue;
     if (trees.letGoField(tree, words, at, generation)) tree.mappedBlocks--;
     words.fill(0, at, at + POINTER_WORDS);
