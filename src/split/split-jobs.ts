@@ -480,7 +480,8 @@ export class SplitJobs {
     const proof = await certifySplit(this.#parts, this.#table, job.tree, former, isOver);
     if (proof.kind === 'proven' || proof.kind === 'none') return proof;
     if (isOver() || job.tree.split === undefined) return undefined;
-    // It begins anew: whatever it has left out is found then.
+    // It begins anew, after a crash too: whatever it has left out is found then.
+    this.#parts.engine.trees.noteDirty(job.tree, this.#parts.engine.generation);
     Object.assign(job.tree.split, { phase: 'filling', positionFbn: 0 });
     this.#wait(job, proof.reason, this.#patienceMs(job));
     return undefined;
